@@ -1,0 +1,1 @@
+"""What runs: one file a flow. Sequence only; the work is in `tasks`."""

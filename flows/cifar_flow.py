@@ -1,0 +1,63 @@
+"""The pipeline: download → normalize and cache → train → evaluate → report.
+
+python flows/cifar_flow.py --help
+"""
+
+if __name__ == "__main__":  # The command line answers --help and wrong values before Prefect and torch are imported.
+    from flows.cli import main
+
+    raise SystemExit(main())
+
+from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
+
+from flows.parameters import flat_parameters
+from tasks.core.config import Settings
+from tasks.core.promotion import judged
+from tasks.core.runs import recorded_run
+from tasks.core.store import open_store
+from tasks.download import download
+from tasks.evaluate import evaluate
+from tasks.normalize import normalize_and_cache
+from tasks.report import report
+from tasks.train import train
+
+
+@flow(name="cifar", flow_run_name="{recipe}-seed-{seed}")
+@flat_parameters
+def cifar_flow(settings: Settings) -> str:
+    """Train and evaluate an image classifier; leave weights, tables and a report in the store.
+
+    Returns the run's id.
+    """
+    store = open_store(settings.store_folder())
+    with recorded_run(store, settings.recorded(), {"flow_run": str(flow_run.id)}) as run:
+        raw = download(
+            run.store,
+            settings.source,
+            settings.sha256,
+            settings.offline_fallback,
+            refresh=settings.refresh == "download",
+        ).result()
+        run.keep(raw)
+        dataset = normalize_and_cache(run.store, raw, refresh=settings.refresh == "normalize").result()
+        run.keep(dataset)
+        weights = train(
+            run.store,
+            dataset,
+            settings.resolved_recipe(),
+            settings.seed,
+            settings.device,
+            refresh=settings.refresh == "train",
+        ).result()
+        run.keep(weights)
+        predictions, per_class = evaluate(
+            run.store, dataset, weights, settings.device, refresh=settings.refresh == "evaluate"
+        ).result()
+        run.keep(predictions, per_class)
+        with judged(run, settings.promote, get_run_logger().info) as verdict:
+            page = report(
+                run.store, run.record.artifacts, verdict, settings.pinned(), refresh=settings.refresh == "report"
+            ).result()
+            run.keep(page)
+    return run.record.run

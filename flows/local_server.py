@@ -1,0 +1,129 @@
+"""A Prefect server of our own for as long as a run lasts, where Prefect would have started a temporary one.
+
+It starts while the heavy imports load, and ends with its parent however that ends, because it watches a pipe that only
+the parent holds open. Prefect's own temporary server hangs on Ctrl-C, and is left behind by SIGTERM and SIGKILL.
+"""
+
+import atexit
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO
+
+import httpx
+
+from tasks.core.errors import WorldError
+
+STARTUP_TIMEOUT_S = 120
+SHUTDOWN_TIMEOUT_S = 3
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # telemetry, and what finds the database locked on a first start
+    "PREFECT_UI_ENABLED": "false",
+    # Private to Prefect (3.8.8): leave out the services that only a lasting server needs.
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+}
+
+
+@dataclass
+class LocalServer:
+    """A server process on a free loopback port."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+    output: IO[bytes]
+
+    @classmethod
+    def start(cls) -> "LocalServer":
+        """Start the server without waiting for it; a request that comes early waits in line at its open socket."""
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - it lasts as long as the server
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            # A session of its own keeps Ctrl-C away from the server: the run still has its last state to report.
+            process = subprocess.Popen(
+                [sys.executable, "-m", "flows.local_server", str(listener.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **QUIET},
+                pass_fds=[listener.fileno()],
+                start_new_session=True,
+            )
+            return cls(f"http://127.0.0.1:{listener.getsockname()[1]}/api", process, output)
+
+    def wait_until_ready(self) -> None:
+        """Return once the server answers; `WorldError` with its last words if it does not."""
+        deadline = time.monotonic() + STARTUP_TIMEOUT_S
+        while self.process.poll() is None and (left_s := deadline - time.monotonic()) > 0:
+            with suppress(httpx.TransportError):
+                if httpx.get(f"{self.url}/health", timeout=left_s, trust_env=False).is_success:
+                    return
+            time.sleep(0.05)
+        self.output.seek(0)
+        said = self.output.read().decode(errors="replace").split("\n")
+        last_words = next((line for line in reversed(said) if line.strip()), "no word from it")
+        raise WorldError(
+            f"Prefect's server: expected it to answer within {STARTUP_TIMEOUT_S} s, got: {last_words}; "
+            "run again, or start `prefect server start` and set PREFECT_API_URL"
+        )
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+@contextmanager
+def prefect_server() -> Iterator[None]:
+    """A server for this block: the one that the user's Prefect settings name, or a local one."""
+    server = None if os.environ.get("PREFECT_API_URL") else LocalServer.start()
+    if server:
+        # Prefect's own exit hooks, which still send logs, run before this one.
+        atexit.register(server.end)
+    # Importing Prefect takes as long as the server takes to start, so the two run side by side.
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_UI_URL,
+        Settings,
+        temporary_settings,
+    )
+
+    settings = Settings()
+    if server is None or settings.api.url or not settings.server.ephemeral.enabled:
+        yield
+        return
+    import flows.cifar_flow  # noqa: F401 - the other heavy imports, while the server goes on starting
+
+    server.wait_until_ready()
+    os.environ["PREFECT_API_URL"] = server.url  # for processes and threads that start later
+    # Nobody watches this server for runs that fell silent, and it has no UI to point to.
+    with temporary_settings({PREFECT_API_URL: server.url, PREFECT_UI_URL: "", PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
+def serve(descriptor: int) -> None:
+    """Serve on an open socket until standard input ends."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import uvicorn
+
+    config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(SHUTDOWN_TIMEOUT_S)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

@@ -1,0 +1,48 @@
+"""Getting the archive: reused, not needed at all, fetched, or generated in its place."""
+
+from tasks.core.artifact import ArtifactRef, Log, Outcome, Stage, content_digest
+from tasks.core.config import Normalization
+from tasks.core.source import ARCHIVE, raw_stage
+from tasks.core.stages import dataset_stage
+from tasks.core.store import Store
+from tasks.core.transfer import SourceUnavailable, TransferBroken
+
+NOT_CIFAR10 = "THESE ARE GENERATED IMAGES AND NOT CIFAR-10: no result of this run says anything about CIFAR-10"
+
+
+def acquire_archive(
+    store: Store, source: str, sha256: str | None, fallback: str | None, log: Log, *, refresh: bool, last_try: bool
+) -> Outcome:
+    """The archive that `source` means or, once nothing more is to be hoped for, that of `fallback`."""
+    try:
+        return _archive(store, source, sha256, log, refresh=refresh)
+    except (SourceUnavailable, TransferBroken) as error:
+        if fallback is None or (isinstance(error, TransferBroken) and not last_try):
+            raise
+        log(f"{error}; going on with --offline-fallback {fallback}")
+        return _archive(store, fallback, None, log, refresh=False)
+
+
+def _archive(store: Store, source: str, sha256: str | None, log: Log, *, refresh: bool) -> Outcome:
+    stage = raw_stage(source, sha256, store.work / "downloads")
+    return (None if refresh else _spared(store, stage)) or store.get_or_create(stage, log, refresh=refresh)
+
+
+def _spared(store: Store, stage: Stage) -> Outcome | None:
+    """The archive need not be whole, nor there, while the dataset that was made from it is intact."""
+    newest = store.newest(stage.key)
+    if newest and not store.damage(newest):
+        return None
+    ref = newest.ref if newest else _ref_by_pin(stage)
+    dataset = ref and store.newest(dataset_stage(store, ref, Normalization()).key)
+    if not ref or not dataset or store.damage(dataset):
+        return None
+    return Outcome(ref, True, f"{ref} is not needed: {dataset.ref}, made from it, is intact")
+
+
+def _ref_by_pin(stage: Stage) -> ArtifactRef | None:
+    """The reference that a pinned archive will have, known before its bytes are there."""
+    pin = stage.key.settings.get("sha256")
+    if not isinstance(pin, str):
+        return None
+    return ArtifactRef(name="raw", version=stage.key.version, sha256=content_digest({ARCHIVE: pin}))

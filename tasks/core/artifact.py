@@ -1,0 +1,148 @@
+"""What an artifact is: the key its version follows from, the manifest that vouches for it, the stage that makes it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from tasks.core import files
+
+Log = Callable[[str], None]
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ArtifactRef(_Stored):
+    """Which artifact, in which version, and the digest of its content; all that travels between tasks."""
+
+    name: str
+    version: str
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.version}"
+
+
+class Key(_Stored):
+    """All that an artifact's bytes follow from, each ingredient by name so that a miss can be explained.
+
+    `inputs` are content digests, so equal bytes count as equal, whatever made them. `attempt` grows when the same key
+    is made again on purpose, or came out with other bytes.
+    """
+
+    name: str
+    inputs: dict[str, str] = {}
+    settings: dict[str, JsonValue] = {}
+    code: dict[str, str] = {}
+    environment: dict[str, JsonValue] = {}
+    attempt: int = 0
+
+    @property
+    def version(self) -> str:
+        return files.digest_of(self.model_dump())[:12]
+
+    def at_attempt(self, attempt: int) -> "Key":
+        return self.model_copy(update={"attempt": attempt})
+
+
+class FileFacts(_Stored):
+    bytes: int
+    sha256: str
+
+
+class Provenance(_Stored):
+    """When, where, with what and for how long an artifact was made: facts that its bytes do not depend on."""
+
+    at: str
+    seconds: float
+    run: str | None
+    host: str
+    device: str
+    versions: dict[str, str]
+
+
+class Manifest(_Stored):
+    """What a version holds and what it was made from; written last, so that it vouches for the rest."""
+
+    name: str
+    version: str
+    sha256: str
+    key: Key
+    inputs: tuple[ArtifactRef, ...]
+    files: dict[str, FileFacts]
+    made: Provenance
+
+    @property
+    def ref(self) -> ArtifactRef:
+        return ArtifactRef(name=self.name, version=self.version, sha256=self.sha256)
+
+    def holds_together(self) -> bool:
+        payload = {name: facts.sha256 for name, facts in self.files.items()}
+        named = (self.name, self.version) == (self.key.name, self.key.version)
+        return named and self.sha256 == content_digest(payload)
+
+
+def content_digest(payload: Mapping[str, str]) -> str:
+    """The digest of a whole payload, from the SHA-256 of each of its files by name."""
+    return files.digest_of(dict(payload))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One artifact to be had: its key, its inputs, what fills a folder with its payload, and the device that does."""
+
+    key: Key
+    build: Callable[[Path, Log], None]
+    inputs: tuple[ArtifactRef, ...] = ()
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a stage."""
+
+    ref: ArtifactRef
+    reused: bool
+    message: str
+
+
+def why_made(key: Key, earlier: Iterable[Manifest]) -> str:
+    """The ingredients in which a key differs from the earlier version most like it; of equals, the newest."""
+    wanted = _ingredients(key)
+    found = [_differences(_ingredients(manifest.key), wanted) for manifest in reversed(list(earlier))]
+    nearest = min(found, key=len, default=["for the first time"])
+    return ", ".join(nearest)
+
+
+def _ingredients(key: Key) -> dict[str, JsonValue]:
+    """Each ingredient by its dotted name; `attempt` is no ingredient of its own."""
+    flat: dict[str, JsonValue] = {}
+
+    def walk(prefix: str, value: JsonValue) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                walk(f"{prefix}.{name}" if prefix else name, inner)
+        else:
+            flat[prefix] = value
+
+    walk("", dict(key.settings))
+    walk("", dict(key.environment))
+    flat |= {f"input {name}": digest for name, digest in key.inputs.items()}
+    flat |= {f"code {symbol}": digest for symbol, digest in key.code.items()}
+    return flat
+
+
+def _differences(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) -> list[str]:
+    said = []
+    for name in sorted(before.keys() | after.keys()):
+        if name not in before:
+            said.append(f"{name} added")
+        elif name not in after:
+            said.append(f"{name} removed")
+        elif before[name] != after[name]:
+            opaque = name.startswith(("input ", "code "))
+            said.append(f"{name} changed" if opaque else f"{name} {before[name]} → {after[name]}")
+    return said

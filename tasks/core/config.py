@@ -1,0 +1,181 @@
+"""Every setting: frozen, and checked when it is made."""
+
+import os
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from tasks.core.errors import InputError
+
+PROJECT = Path(__file__).resolve().parents[2]
+STORE_VARIABLE = "CIFAR_FLOW_STORE"
+
+RecipeName = Literal["tutorial"]
+StageName = Literal["download", "normalize", "train", "evaluate", "report"]
+Promote = Literal["auto", "always", "never"]
+
+
+class Recipe(BaseModel):
+    """How to train: all that the weights depend on beside the dataset, the seed and the machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: RecipeName
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    momentum: float = Field(ge=0, lt=1)
+
+
+RECIPES: dict[RecipeName, Recipe] = {
+    # https://docs.pytorch.org/tutorials/beginner/blitz/cifar10_tutorial.html
+    "tutorial": Recipe(name="tutorial", epochs=2, batch_size=4, learning_rate=0.001, momentum=0.9),
+}
+
+
+class Normalization(BaseModel):
+    """What turns bytes into network inputs: (byte / 255 - mean) / std for each of the channels red, green, blue."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+
+def is_url(source: str) -> bool:
+    return source.startswith(("http://", "https://"))
+
+
+def without_credentials(source: str) -> str:
+    """A source that can be shown: a URL loses its user, password and query."""
+    if not is_url(source):
+        return source
+    parts = urlsplit(source)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
+
+
+def is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _known_source(source: str) -> str:
+    if source in ("cifar10", "synthetic"):
+        return source
+    if is_url(source):
+        if not urlsplit(source).hostname:
+            raise ValueError(f"expected a URL with a host, got {source!r}")
+        return source
+    return str(Path(source).expanduser().resolve())
+
+
+def _folder(store: str) -> str:
+    if "://" in store:
+        raise ValueError(f"expected a folder, got {store!r}; object stores are not supported yet")
+    return str(Path(store).expanduser().resolve())
+
+
+class Settings(BaseModel):
+    """What one run of the pipeline is asked to do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Annotated[str, AfterValidator(_known_source)] = Field(
+        "cifar10",
+        description="Where the images come from: cifar10 (the official archive), synthetic (generated images), "
+        "or a path or https:// URL of an archive in the official layout.",
+    )
+    sha256: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        description="Accept the archive only with this SHA-256 (64 lower-case hex digits).",
+    )
+    recipe: RecipeName = Field("tutorial", description="The training recipe.")
+    epochs: int | None = Field(
+        None, ge=1, le=500, description="Passes over the training images; the recipe's if unset."
+    )
+    batch_size: int | None = Field(
+        None, ge=1, le=10_000, description="Images in a training step; the recipe's if unset."
+    )
+    learning_rate: float | None = Field(None, gt=0, le=10, description="The step size of SGD; the recipe's if unset.")
+    seed: int = Field(1, ge=0, lt=2**32, description="Fixes the first weights and the order of the images.")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="auto, cpu, cuda, cuda:N or mps; auto takes CUDA, then MPS, then the CPU.",
+    )
+    store: Annotated[str, AfterValidator(_folder)] | None = Field(
+        None,
+        description=f"The folder of the artifacts; {STORE_VARIABLE} or the project's artifacts folder if unset.",
+    )
+    refresh: StageName | None = Field(None, description="Run this task again although its result could be reused.")
+    promote: Promote = Field(
+        "auto",
+        description="Whether the finished run replaces the promoted one: auto never puts a lesser dataset in a better "
+        "one's place.",
+    )
+    offline_fallback: Literal["synthetic"] | None = Field(
+        None, description="What to use when the archive cannot be fetched; without it, that ends the run."
+    )
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Self:
+        named = self.source in ("cifar10", "synthetic") or is_url(self.source)
+        if not named and not self.sha256 and not Path(self.source).is_file():  # with a pin the store may have a copy
+            raise ValueError(f"source: expected cifar10, synthetic, an https:// URL or an archive, got {self.source!r}")
+        if self.sha256 and self.source in ("cifar10", "synthetic"):
+            raise ValueError(f"sha256 pins an archive of your own, but source is {self.source!r}; give one of the two")
+        if self.source.startswith("http://") and not self.sha256 and not is_loopback(self.source):
+            raise ValueError(f"source {self.source!r} is plain http and sha256 is unset; use https:// or give --sha256")
+        return self
+
+    def resolved_recipe(self) -> Recipe:
+        """The named recipe with this run's own epochs, batch size and learning rate in their places."""
+        own = {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate")}
+        named = RECIPES[self.recipe].model_dump()
+        return Recipe(**named | {name: value for name, value in own.items() if value is not None})
+
+    def pinned(self) -> bool:
+        """Whether the archive's bytes are checked against a digest known beforehand."""
+        return self.sha256 is not None or self.source == "cifar10"
+
+    def recorded(self) -> dict[str, JsonValue]:
+        """The settings for a run's record, without the credentials that a URL may carry."""
+        values: dict[str, JsonValue] = self.model_dump(mode="json")
+        return {**values, "source": without_credentials(self.source)}
+
+    def store_folder(self) -> Path:
+        """Where the artifacts live: never in the current folder of whoever started the run."""
+        chosen = self.store or os.environ.get(STORE_VARIABLE)
+        if chosen:
+            return Path(_folder(chosen))
+        if not (PROJECT / "pyproject.toml").is_file():
+            raise InputError(f"store: the project's folder is not at {PROJECT}; give --store or set {STORE_VARIABLE}")
+        return PROJECT / "artifacts"
+
+
+def checked_settings(**values: object) -> Settings:
+    """Settings, or an `InputError` of one line that names what is wrong."""
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise InputError(one_line(error)) from None
+
+
+def one_line(error: ValidationError) -> str:
+    """All that pydantic found, as `name: what it expected`, on one line."""
+    found = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        own_words = problem["msg"].removeprefix("Value error, ")
+        if own_words == problem["msg"]:
+            own_words = f"{own_words}, got {problem['input']!r}"
+        found.append(f"{name}: {own_words}" if name else own_words)
+    return "; ".join(found)

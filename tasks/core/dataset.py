@@ -1,0 +1,93 @@
+"""The dataset artifact: images as bytes, memory-mappable, with what turns them into network inputs."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from tasks.core import files
+from tasks.core.archive import TUTORIAL_CLASSES, Archive, read_archive
+from tasks.core.config import Normalization
+from tasks.core.identity import OFFICIAL_SHA256, Identity
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.uint8]
+
+ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+class Description(BaseModel):
+    """What `dataset.json` holds: all of a dataset but its arrays."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    identity: Identity
+    classes: tuple[str, ...]
+    normalization: Normalization
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images are uint8 [N, 3, 32, 32], labels uint8 [N] that index `classes`."""
+
+    description: Description
+    train_images: Images
+    train_labels: Labels
+    test_images: Images
+    test_labels: Labels
+
+    @property
+    def identity(self) -> Identity:
+        return self.description.identity
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.description.classes
+
+    @property
+    def normalization(self) -> Normalization:
+        return self.description.normalization
+
+
+def normalize_into(folder: Path, archive_file: Path, normalization: Normalization) -> None:
+    """Check an archive, and leave its images in `folder` as arrays."""
+    archive = read_archive(archive_file)
+    identity = identify(archive, files.sha256_of(archive_file))
+    description = Description(identity=identity, classes=archive.classes, normalization=normalization)
+    train, test = archive.train, archive.test
+    save_dataset(Dataset(description, train.images, train.labels, test.images, test.labels), folder)
+
+
+def identify(archive: Archive, sha256: str) -> Identity:
+    """Name an archive's images; only the official bytes are called CIFAR-10 without more."""
+    if sha256 == OFFICIAL_SHA256:
+        return Identity(kind="official", name="CIFAR-10", sha256=sha256)
+    if archive.generated:
+        return Identity(kind="generated", name="generated images, not CIFAR-10", sha256=sha256)
+    layout = "CIFAR-10 from an unofficial archive" if list(archive.classes) == TUTORIAL_CLASSES else "an archive"
+    return Identity(kind="archive", name=f"{layout} ({sha256[:12]})", sha256=sha256)
+
+
+def save_dataset(dataset: Dataset, folder: Path) -> None:
+    for name in ARRAYS:
+        np.save(folder / f"{name}.npy", getattr(dataset, name), allow_pickle=False)
+    (folder / "dataset.json").write_text(json.dumps(dataset.description.model_dump(), indent=1, sort_keys=True) + "\n")
+
+
+def load_dataset(folder: Path) -> Dataset:
+    """The dataset with its arrays mapped, not read: only what is touched takes memory."""
+    description = Description.model_validate_json((folder / "dataset.json").read_text())
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+    return Dataset(description, **arrays)
+
+
+def expand(images_nchw: Tensor, normalization: Normalization) -> Tensor:
+    """Bytes as float32 network inputs: torchvision's ToTensor followed by Normalize, for a whole batch at once."""
+    mean = torch.tensor(normalization.mean, device=images_nchw.device).view(1, 3, 1, 1)
+    std = torch.tensor(normalization.std, device=images_nchw.device).view(1, 3, 1, 1)
+    return images_nchw.float().div_(255).sub_(mean).div_(std)

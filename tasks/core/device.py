@@ -1,0 +1,40 @@
+"""Which device computes."""
+
+import os
+import platform
+
+import torch
+
+from tasks.core.errors import InputError
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device asked for; `auto` takes CUDA, then MPS, then the CPU."""
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", 0)
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device: expected one that is here, got {wanted} of {torch.cuda.device_count()}; try --device auto"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device: expected one that is here, got mps, which this machine has not; try --device auto")
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def describe_device(device: torch.device) -> str:
+    """The device in words, for people."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    processor = platform.machine() or "unknown processor"
+    if device.type == "mps":
+        return f"mps (Apple GPU, {processor})"
+    cores = f"{os.cpu_count()} cores, {threads(device)} threads"
+    return f"cpu ({processor}, {torch.backends.cpu.get_cpu_capability()}, {cores})"
+
+
+def threads(device: torch.device) -> int:
+    """How many threads share a sum: on a CPU their number changes the last bits of it."""
+    return torch.get_num_threads() if device.type == "cpu" else 1

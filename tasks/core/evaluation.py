@@ -1,0 +1,60 @@
+"""Evaluating stored weights on the test images."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from tasks.core.artifact import Log
+from tasks.core.dataset import Dataset, expand
+from tasks.core.model import Net
+from tasks.core.tables import per_class_table, predictions_table, read_facts, read_table, write_table
+from tasks.core.weights import load_lineage, load_network
+
+BATCH_SIZE = 1_000
+
+
+def predict_into(
+    folder: Path, dataset: Dataset, weights: Path, device: torch.device, inputs: Mapping[str, JsonValue]
+) -> None:
+    """Leave `predictions.parquet` in `folder`: the stored network's answer for every test image."""
+    facts = {"artifact": "predictions", "inputs": dict(inputs), **load_lineage(weights).facts()}
+    probabilities = class_probabilities(load_network(weights, device), dataset, device)
+    table = predictions_table(dataset.test_labels, probabilities, dataset.classes)
+    write_table(folder / "predictions.parquet", table, facts)
+
+
+@torch.inference_mode()
+def class_probabilities(network: Net, dataset: Dataset, device: torch.device) -> NDArray[np.float32]:
+    """Softmax of the logits, float32 [N, classes], for the test images in their order."""
+    batches = []
+    for start in range(0, len(dataset.test_labels), BATCH_SIZE):
+        images = torch.from_numpy(np.array(dataset.test_images[start : start + BATCH_SIZE])).to(device)
+        logits = network(expand(images, dataset.normalization))
+        batches.append(logits.softmax(dim=1).cpu().numpy())
+    return np.concatenate(batches)
+
+
+def summarize_into(folder: Path, predictions: Path, inputs: Mapping[str, JsonValue]) -> None:
+    """Leave `per_class.parquet` in `folder`: what the predictions come to for each class."""
+    source = predictions / "predictions.parquet"
+    facts = {**read_facts(source), "artifact": "per_class", "inputs": dict(inputs)}
+    write_table(folder / "per_class.parquet", per_class_table(read_table(source)), facts)
+
+
+def say_accuracy(per_class: pd.DataFrame, log: Log) -> None:
+    """The tutorial's own lines, then the best and the worst class."""
+    images, correct = int(per_class["support"].sum()), int(per_class["correct"].sum())
+    log(f"Accuracy of the network on the {images} test images: {100 * correct // images} %")
+    tested = per_class[per_class["support"] > 0]
+    for name, accuracy in zip(tested["class"], tested["accuracy"], strict=True):
+        log(f"Accuracy for class {name:5s} is: {100 * accuracy:.1f} %")
+    ranked = tested.sort_values("accuracy", ascending=False, kind="stable")
+    names, accuracies = list(ranked["class"]), list(ranked["accuracy"])
+    log(
+        f"Best class: {names[0]} ({100 * accuracies[0]:.1f} %), worst class: {names[-1]} ({100 * accuracies[-1]:.1f} %)"
+    )

@@ -1,0 +1,137 @@
+"""Promotion: which run's files stand at the store's root.
+
+`current.json` alone says which run that is. The root files follow it, and are put right whenever they do not.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from tasks.core import files
+from tasks.core.artifact import ArtifactRef, Log
+from tasks.core.config import Promote
+from tasks.core.identity import Identity
+from tasks.core.runs import Run
+from tasks.core.store import DamagedArtifact, Store, now
+
+ROOT_FILES = {
+    "per_class.parquet": "per_class",
+    "predictions.parquet": "predictions",
+    "cifar_net.pth": "weights",
+    "report.html": "report",
+    "metrics.json": "report",
+}
+JUDGED = ("dataset", "weights", "predictions", "per_class")
+
+
+class Verdict(BaseModel):
+    """Whether a run becomes the current one, and why; `keep` means that its results are the current ones already."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    action: Literal["promote", "keep", "refuse"]
+    reason: str
+
+    @property
+    def promoted(self) -> bool:
+        return self.action != "refuse"
+
+    def __str__(self) -> str:
+        words = {"promote": "promoted", "keep": "the same as the promoted one, which stays", "refuse": "not promoted"}
+        return f"{words[self.action]}: {self.reason}"
+
+
+class Current(BaseModel):
+    """The promoted run: what `current.json` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    at: str
+    who: str
+    why: str
+    identity: Identity
+    artifacts: dict[str, ArtifactRef]
+
+
+def decide(
+    policy: Promote, candidate: Mapping[str, ArtifactRef], identity: Identity, current: Current | None
+) -> Verdict:
+    """Judge a run by its dataset: a better one replaces a lesser, never the other way round unless told to."""
+    if current and all(candidate[name].sha256 == current.artifacts[name].sha256 for name in JUDGED):
+        return Verdict(action="keep", reason=current.why)
+    if policy == "never":
+        return Verdict(action="refuse", reason="--promote never was asked for")
+    if current is None:
+        return Verdict(action="promote", reason="it is the first finished run in this store")
+    place = f"in place of run {current.run}"
+    if policy == "always":
+        return Verdict(action="promote", reason=f"--promote always was asked for, {place}")
+    if identity.rank > current.identity.rank:
+        return Verdict(action="promote", reason=f"{identity.name} ranks above {current.identity.name}, {place}")
+    if identity.rank < current.identity.rank:
+        ranks = f"{identity.name} ranks below {current.identity.name} of run {current.run}"
+        return Verdict(action="refuse", reason=f"{ranks}; --promote always overrules that")
+    if candidate["dataset"].sha256 == current.artifacts["dataset"].sha256:
+        return Verdict(action="promote", reason=f"it is the latest run on the same dataset, {place}")
+    other = f"its images are not those of the current run {current.run}"
+    return Verdict(action="refuse", reason=f"{other}; --promote always overrules that")
+
+
+def read_current(store: Store) -> Current | None:
+    path = store.root / "current.json"
+    return Current.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+@contextmanager
+def judged(run: Run, policy: Promote, log: Log) -> Iterator[Verdict]:
+    """The verdict on a run while its report is made, and then its promotion, if that is the verdict.
+
+    One run at a time, so that no verdict is overtaken by another run's promotion.
+    """
+    store, artifacts = run.store, run.record.artifacts
+    with store.locked("promotion", log):
+        description = json.loads((store.open(artifacts["dataset"]) / "dataset.json").read_text(encoding="utf-8"))
+        identity = Identity.model_validate(description["identity"])
+        verdict = decide(policy, artifacts, identity, read_current(store))
+        run.record.verdict = str(verdict)
+        yield verdict
+        run.end("completed")
+        _settle(run, identity, verdict)
+        log(f"run {run.record.run} is {verdict}")
+
+
+def _settle(run: Run, identity: Identity, verdict: Verdict) -> None:
+    entry = {"run": run.record.run, "at": now(), "who": run.record.who, "why": verdict.reason}
+    if verdict.action == "promote":
+        current = Current(**entry, identity=identity, artifacts=run.record.artifacts)
+        files.write_json(run.store.root / "current.json", current.model_dump(mode="json"))
+    elif verdict.action == "refuse":
+        files.append_line(run.store.root / "promotions.jsonl", {"action": "refuse", **entry})
+    restore_root(run.store)
+
+
+def restore_root(store: Store) -> None:
+    """Make the root files, and the log of promotions, those of the current run, whatever they were."""
+    current = read_current(store)
+    if current is None:
+        return
+    _log_promotion(store, current)
+    for name, artifact in ROOT_FILES.items():
+        ref = current.artifacts[artifact]
+        manifest = store.manifest(ref.name, ref.version)
+        if manifest is None:
+            raise DamagedArtifact(f"{ref} of the promoted run {current.run} is lost; run again to have it made anew")
+        wanted, target = manifest.files[name].sha256, store.root / name
+        if not target.is_file() or files.sha256_of(target) != wanted:
+            files.copy(store.open(ref) / name, target)
+
+
+def _log_promotion(store: Store, current: Current) -> None:
+    entry = {"action": "promote", "run": current.run, "at": current.at, "who": current.who, "why": current.why}
+    path = store.root / "promotions.jsonl"
+    if files.canonical_json(entry) not in (path.read_text(encoding="utf-8").splitlines() if path.exists() else []):
+        files.append_line(path, entry)

@@ -1,0 +1,156 @@
+"""The stages: for each artifact, all that its version follows from, and how it is built."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from pydantic import JsonValue
+
+from tasks.core import files, reporting
+from tasks.core.artifact import ArtifactRef, Key, Log, Stage
+from tasks.core.code_digest import code_digests
+from tasks.core.config import Normalization, Recipe
+from tasks.core.dataset import load_dataset, normalize_into
+from tasks.core.device import describe_device, threads
+from tasks.core.environment import library_version
+from tasks.core.evaluation import predict_into, summarize_into
+from tasks.core.promotion import Verdict
+from tasks.core.source import ARCHIVE
+from tasks.core.store import Store
+from tasks.core.tables import read_table
+from tasks.core.training import train_into
+from tasks.core.weights import load_lineage
+
+
+def dataset_stage(store: Store, raw: ArtifactRef, normalization: Normalization) -> Stage:
+    """Arrays follow from the archive and the normalization that they carry along."""
+
+    def build(folder: Path, _: Log) -> None:
+        normalize_into(folder, store.open(raw) / ARCHIVE, normalization)
+
+    settings = {"normalization": normalization.model_dump(mode="json")}
+    return Stage(_key("dataset", [raw], normalize_into, settings=settings), build, (raw,))
+
+
+def weights_stage(store: Store, dataset: ArtifactRef, recipe: Recipe, seed: int, device: torch.device) -> Stage:
+    """Weights follow from the images, the recipe, the seed and the arithmetic of the device."""
+
+    def build(folder: Path, log: Log) -> None:
+        train_into(folder, load_dataset(store.open(dataset)), recipe, seed, device, log)
+
+    key = _key(
+        "weights",
+        [dataset],
+        train_into,
+        settings={"recipe": recipe.model_dump(mode="json"), "seed": seed},
+        environment={**_arithmetic(device), **_versions("pyarrow", "safetensors")},
+    )
+    return Stage(key, build, (dataset,), describe_device(device))
+
+
+def predictions_stage(store: Store, dataset: ArtifactRef, weights: ArtifactRef, device: torch.device) -> Stage:
+    """Predictions follow from the weights and the images."""
+
+    def build(folder: Path, _: Log) -> None:
+        predict_into(folder, load_dataset(store.open(dataset)), store.open(weights), device, key.inputs)
+
+    environment = {**_arithmetic(device), **_versions("pyarrow")}
+    key = _key("predictions", [dataset, weights], predict_into, environment=environment)
+    return Stage(key, build, (dataset, weights))
+
+
+def per_class_stage(store: Store, predictions: ArtifactRef) -> Stage:
+    """The per-class table follows from the predictions alone."""
+
+    def build(folder: Path, _: Log) -> None:
+        summarize_into(folder, store.open(predictions), key.inputs)
+
+    key = _key("per_class", [predictions], summarize_into, environment=_versions("pyarrow"))
+    return Stage(key, build, (predictions,))
+
+
+def report_stage(store: Store, artifacts: Mapping[str, ArtifactRef], verdict: Verdict, pinned: bool) -> Stage:
+    """The report follows from the tables and images it shows, and from the facts it quotes."""
+    inputs = tuple(artifacts[name] for name in ("dataset", "weights", "predictions", "per_class"))
+    facts = report_facts(store, artifacts, verdict, pinned)
+
+    def build(folder: Path, _: Log) -> None:
+        dataset, weights, predictions, per_class = (store.open(ref) for ref in inputs)
+        reporting.write_report(
+            folder,
+            facts,
+            load_dataset(dataset),
+            training=read_table(weights / "training.parquet"),
+            predictions=read_table(predictions / "predictions.parquet"),
+            per_class=read_table(per_class / "per_class.parquet"),
+        )
+
+    key = _key(
+        "report",
+        inputs,
+        reporting.write_report,
+        settings={"facts": facts.model_dump(mode="json")},
+        environment=_versions("torchvision", "matplotlib", "jinja2", "pillow", "numpy", "pandas"),
+    )
+    template = {f"tasks/core/{reporting.TEMPLATE.name}": files.sha256_of(reporting.TEMPLATE)}
+    return Stage(key.model_copy(update={"code": key.code | template}), build, inputs)
+
+
+def report_facts(store: Store, artifacts: Mapping[str, ArtifactRef], verdict: Verdict, pinned: bool) -> reporting.Facts:
+    """What the report says beside the tables: quoted from when these bytes were first made, so that it stays true."""
+    firsts = {name: store.first_made(artifacts[name]) for name in STAGE_OF}
+    made = {name: manifest for name, manifest in firsts.items() if manifest}
+    lineage = load_lineage(store.open(artifacts["weights"]))
+    return reporting.Facts(
+        recipe=lineage.recipe.model_dump(mode="json"),
+        seed=lineage.seed,
+        pinned=pinned,
+        device=made["weights"].made.device,
+        versions=made["weights"].made.versions,
+        stages=tuple(
+            reporting.StageFact(
+                stage=STAGE_OF[name],
+                artifact=str(manifest.ref),
+                seconds=manifest.made.seconds,
+                made_at=manifest.made.at,
+            )
+            for name, manifest in made.items()
+        ),
+        promoted=verdict.promoted,
+        verdict=verdict.reason,
+    )
+
+
+STAGE_OF = {
+    "raw": "download",
+    "dataset": "normalize",
+    "weights": "train",
+    "predictions": "evaluate",
+    "per_class": "evaluate",
+}
+
+
+def _key(
+    name: str,
+    inputs: Sequence[ArtifactRef],
+    builder: Callable[..., object],
+    *,
+    settings: Mapping[str, JsonValue] | None = None,
+    environment: Mapping[str, JsonValue] | None = None,
+) -> Key:
+    return Key(
+        name=name,
+        inputs={ref.name: ref.sha256 for ref in inputs},
+        settings=dict(settings or {}),
+        code=code_digests(builder),
+        environment=dict(environment or {}),
+    )
+
+
+def _versions(*libraries: str) -> dict[str, JsonValue]:
+    return {name: library_version(name) for name in libraries}
+
+
+def _arithmetic(device: torch.device) -> dict[str, JsonValue]:
+    """What changes the last bits of a result."""
+    return {**_versions("torch"), "device": device.type, "threads": threads(device)}

@@ -1,0 +1,255 @@
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from tasks.core.charts import accuracy_chart, loss_chart
+from tasks.core.config import Normalization
+from tasks.core.dataset import Dataset, Description
+from tasks.core.identity import Identity, Kind
+from tasks.core.pictures import confident_mistakes
+from tasks.core.reporting import Facts, StageFact, summary_markdown, write_report
+from tasks.core.statistics import wilson_interval
+from tasks.core.tables import per_class_table, predictions_table
+
+SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+FACTS = Facts(
+    recipe={"name": "tutorial", "epochs": 2, "batch_size": 4, "learning_rate": 0.001, "momentum": 0.9},
+    seed=1,
+    pinned=False,
+    device="cpu",
+    versions={"torch": "2.15.0"},
+    stages=(
+        StageFact(stage="train", artifact="weights/3fa9c0ffee12", seconds=93.2, made_at="2026-11-23T23:35:39+00:00"),
+    ),
+    promoted=True,
+    verdict="Nothing was promoted before.",
+)
+CLASSES = ("plane", "car", "bird")
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: its elements and its visible text."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.source = (folder / "report.html").read_text(encoding="utf-8")
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def tags(self) -> list[str]:
+        return [tag for tag, _ in self.elements]
+
+
+def make_dataset(classes: tuple[str, ...] = CLASSES, test_images: int = 30, kind: Kind = "archive") -> Dataset:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40 + test_images, 3, 32, 32), dtype=np.uint8)
+    labels = (np.arange(40 + test_images) % len(classes)).astype(np.uint8)
+    identity = Identity(kind=kind, name="tiny", sha256=SHA256)
+    description = Description(identity=identity, classes=classes, normalization=Normalization())
+    return Dataset(description, images[:40], labels[:40], images[40:], labels[40:])
+
+
+def make_predictions(dataset: Dataset, wrong_every: int | None = 4) -> pd.DataFrame:
+    """Every n-th image is taken for the next class; the later an image, the surer the network."""
+    labels, index = dataset.test_labels.astype(int), np.arange(len(dataset.test_labels))
+    wrong = index % wrong_every == 0 if wrong_every else np.zeros(len(index), bool)
+    confidence = 0.6 + index / 10_000
+    probabilities = np.tile(((1 - confidence) / (len(dataset.classes) - 1))[:, None], len(dataset.classes))
+    probabilities[index, (labels + wrong) % len(dataset.classes)] = confidence
+    frame: pd.DataFrame = predictions_table(
+        dataset.test_labels, probabilities.astype(np.float32), dataset.classes
+    ).to_pandas()
+    return frame
+
+
+def make_per_class(predictions: pd.DataFrame) -> pd.DataFrame:
+    frame: pd.DataFrame = per_class_table(predictions).to_pandas()
+    return frame
+
+
+def make_training(losses: tuple[float, ...] = (2.2, 1.9, 1.6, 1.4)) -> pd.DataFrame:
+    steps = np.arange(1, len(losses) + 1) * 5
+    return pd.DataFrame({"step": steps, "epoch": (steps - 1) // 10 + 1, "running_loss": losses, "learning_rate": 0.001})
+
+
+def report(folder: Path, dataset: Dataset, wrong_every: int | None = 4, facts: Facts = FACTS) -> Page:
+    folder.mkdir(exist_ok=True)
+    predictions = make_predictions(dataset, wrong_every)
+    write_report(folder, facts, dataset, make_training(), predictions, make_per_class(predictions))
+    return Page(folder)
+
+
+def test_equal_arguments_give_equal_bytes(tmp_path: Path) -> None:
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        report(folder, make_dataset())
+    for name in ("report.html", "metrics.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_page_loads_nothing_from_outside(tmp_path: Path) -> None:
+    page = report(tmp_path, make_dataset())
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags())
+    references = [
+        value or ""
+        for _, attributes in page.elements
+        for name, value in attributes.items()
+        if name in ("src", "href", "xlink:href", "srcset", "poster", "data")
+    ]
+    assert references
+    assert all(reference.startswith(("data:", "#")) for reference in references)
+    assert all(target.startswith(("data:", "#")) for target in re.findall(r"url\(([^)]*)\)", page.source))
+    assert "@import" not in page.source
+
+
+def test_page_shows_what_the_tutorial_shows(tmp_path: Path) -> None:
+    page = report(tmp_path, make_dataset())
+    assert "GroundTruth: car bird plane car" in page.text
+    assert "Predicted: bird bird plane car" in page.text
+    assert "Training images: " in page.source
+
+
+def test_verdict_names_accuracy_interval_recipe_and_promotion(tmp_path: Path) -> None:
+    text = " ".join(report(tmp_path, make_dataset()).text.split())
+    low, high = wilson_interval(22, 30)
+    assert (
+        f"73.3% accuracy (95% interval {low * 100:.1f}–{high * 100:.1f}%) on 30 test images with the tutorial recipe"
+        in text
+    )
+    assert "Promoted Nothing was promoted before." in text
+
+
+def test_generated_images_are_labelled_loudly(tmp_path: Path) -> None:
+    generated = report(tmp_path / "generated", make_dataset(kind="generated"))
+    archive = report(tmp_path / "archive", make_dataset(kind="archive"))
+    assert "GENERATED IMAGES, NOT CIFAR-10" in generated.text
+    assert "GENERATED IMAGES" not in archive.text
+    assert json.loads((tmp_path / "generated" / "metrics.json").read_text())["generated_images"] is True
+
+
+@pytest.mark.parametrize(
+    ("kind", "pinned", "warned"), [("archive", False, True), ("archive", True, False), ("official", False, False)]
+)
+def test_unpinned_archive_of_ones_own_is_called_unverified(
+    tmp_path: Path, kind: Kind, pinned: bool, warned: bool
+) -> None:
+    page = report(tmp_path, make_dataset(kind=kind), facts=FACTS.model_copy(update={"pinned": pinned}))
+    assert ("Unverified archive" in page.text) is warned
+    assert SHA256 in page.text
+
+
+def test_hostile_class_names_stay_text(tmp_path: Path) -> None:
+    hostile = ("<b>bold</b>", '"><script>', r"$\frac{", "漢字 & \x01\n")
+    page = report(tmp_path, make_dataset(hostile))
+    assert not {"b", "script"} & set(page.tags())
+    assert page.text.count("<b>bold</b>") > 3
+    for svg in re.findall(r"<svg.*?</svg>", page.source, flags=re.DOTALL):
+        ElementTree.fromstring(svg)
+    assert "<b>bold</b>" in "".join(ElementTree.fromstring(accuracy_chart(make_per_class_of(hostile))).itertext())
+
+
+def make_per_class_of(classes: tuple[str, ...]) -> pd.DataFrame:
+    return make_per_class(make_predictions(make_dataset(classes)))
+
+
+def test_two_classes_three_images_and_no_mistakes_make_a_report(tmp_path: Path) -> None:
+    page = report(tmp_path, make_dataset(("cat", "dog"), test_images=3), wrong_every=None)
+    assert "every test image was predicted correctly" in page.text
+    assert "GroundTruth: cat dog cat" in page.text
+
+
+def test_classes_without_test_images_have_no_numbers(tmp_path: Path) -> None:
+    page = report(tmp_path, make_dataset(tuple(f"class {number}" for number in range(20)), test_images=3))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert sum(accuracy is None for accuracy in metrics["per_class"].values()) == 17
+    assert "nan" not in page.text.lower()
+    assert "None" not in page.text
+
+
+def test_256_classes_stay_under_three_megabytes(tmp_path: Path) -> None:
+    report(tmp_path, make_dataset(tuple(f"class number {number}" for number in range(256)), test_images=600))
+    assert (tmp_path / "report.html").stat().st_size < 3_000_000
+
+
+def test_confusion_matrix_has_truth_in_rows_and_counts_every_image(tmp_path: Path) -> None:
+    page = report(tmp_path, make_dataset(), wrong_every=3)
+    matrix = page.source[page.source.index('<table class="heat') :]
+    counts = [int(count) for count in re.findall(r"<td[^>]*>(\d+)</td>", matrix[: matrix.index("</table>")])]
+    assert counts == [10, 0, 0, 0, 0, 10, 0, 0, 10]
+
+
+def test_most_confident_mistakes_come_first() -> None:
+    mistakes = confident_mistakes(make_predictions(make_dataset()), 3)
+    assert mistakes["index"].tolist() == [28, 24, 20]
+
+
+def test_metrics_agree_with_the_tables(tmp_path: Path) -> None:
+    page = report(tmp_path, make_dataset())
+    metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    per_class = make_per_class(make_predictions(make_dataset()))
+    assert (metrics["correct"], metrics["images"]) == (per_class["correct"].sum(), 30)
+    assert metrics["accuracy"] == 22 / 30
+    assert (metrics["accuracy_low"], metrics["accuracy_high"]) == wilson_interval(22, 30)
+    assert metrics["per_class"] == dict(zip(per_class["class"], per_class["accuracy"], strict=True))
+    assert metrics["per_class"][metrics["best_class"]] == per_class["accuracy"].max()
+    assert metrics["per_class"][metrics["worst_class"]] == per_class["accuracy"].min()
+    assert metrics["final_loss"] == 1.4
+    assert metrics["dataset"] == {"kind": "archive", "name": "tiny", "sha256": SHA256}
+    assert f"Best is {metrics['best_class']}" in " ".join(page.text.split())
+
+
+def test_markdown_summary_says_what_the_page_says(tmp_path: Path) -> None:
+    report(tmp_path, make_dataset(("<b>", "dog"), kind="generated"))
+    summary = summary_markdown(json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")))
+    assert "**73.3% accuracy**" in summary
+    assert "GENERATED IMAGES, NOT CIFAR-10" in summary
+    assert "<b>" not in summary
+
+
+def test_loss_that_diverged_is_null_in_the_metrics(tmp_path: Path) -> None:
+    dataset = make_dataset()
+    predictions = make_predictions(dataset)
+    training = make_training((2.3, float("inf"), float("nan")))
+    write_report(tmp_path, FACTS, dataset, training, predictions, make_per_class(predictions))
+    assert json.loads((tmp_path / "metrics.json").read_text())["final_loss"] is None
+
+
+def test_training_too_short_to_log_a_loss_is_said(tmp_path: Path) -> None:
+    dataset = make_dataset()
+    predictions = make_predictions(dataset)
+    write_report(tmp_path, FACTS, dataset, make_training(()), predictions, make_per_class(predictions))
+    assert "too short to log a loss" in Page(tmp_path).text
+
+
+def test_charts_follow_the_colour_of_the_page_and_say_what_they_show() -> None:
+    for chart in (accuracy_chart(make_per_class_of(CLASSES)), loss_chart(make_training())):
+        assert "currentColor" in chart
+        assert "#000000" not in chart
+        assert "<style" not in chart
+        root = ElementTree.fromstring(chart)
+        assert root.get("role") == "img"
+        assert root.get("aria-label")
+
+
+def test_ids_of_a_page_are_unique(tmp_path: Path) -> None:
+    page = report(tmp_path, make_dataset())
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_unknown_fact_is_refused() -> None:
+    with pytest.raises(ValidationError, match="verdcit"):
+        Facts.model_validate({**FACTS.model_dump(), "verdcit": "typo"})
