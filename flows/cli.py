@@ -14,6 +14,7 @@ app = cyclopts.App(
     name="cifar_flow.py",
     help="Train and evaluate an image classifier on CIFAR-10, and leave weights, tables and a report in the store.",
     version_flags=(),
+    suppress_keyboard_interrupt=False,
 )
 
 

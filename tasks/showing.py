@@ -1,11 +1,13 @@
-"""How the store's decisions show in Prefect."""
+"""How the library's decisions and errors show in Prefect."""
 
+import logging
 from typing import Any
 
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from tasks.core.artifact import Outcome
+from tasks.core.errors import ExpectedError
 
 
 def shown(*outcomes: Outcome) -> State[Any]:
@@ -19,3 +21,14 @@ def shown(*outcomes: Outcome) -> State[Any]:
         message=", ".join(outcome.message for outcome in outcomes),
         data=refs[0] if len(refs) == 1 else refs,
     )
+
+
+def _without_expected_traceback(record: logging.LogRecord) -> bool:
+    if record.exc_info and isinstance(record.exc_info[1], ExpectedError):
+        record.exc_info = None
+    return True
+
+
+# An expected error says all there is to say in its message; Prefect would log its traceback twice.
+for _logger in ("prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(_logger).addFilter(_without_expected_traceback)

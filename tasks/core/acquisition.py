@@ -7,9 +7,6 @@ from tasks.core.stages import dataset_stage
 from tasks.core.store import Store
 from tasks.core.transfer import SourceUnavailable, TransferBroken
 
-NOT_CIFAR10 = "THESE ARE GENERATED IMAGES AND NOT CIFAR-10: no result of this run says anything about CIFAR-10"
-
-
 def acquire_archive(
     store: Store, source: str, sha256: str | None, fallback: str | None, log: Log, *, refresh: bool, last_try: bool
 ) -> Outcome:

@@ -74,8 +74,9 @@ def _read_members(path: Path) -> dict[str, bytes]:
                     raise BadArchive(f"{name}: expected one regular file of at most 2 GiB, got another or a link")
                 found[name] = file.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        reason = str(error).partition("\n")[0].rstrip(":")
         raise BadArchive(
-            f"{path.name}: expected a whole tar archive, got {error}; it is truncated or damaged: get it again"
+            f"{path.name}: expected a whole tar archive, got {reason!r}; it is truncated or damaged: get it again"
         ) from error
     missing = {"data_batch_1", "test_batch", "batches.meta"} - found.keys()
     if missing:

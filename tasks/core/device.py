@@ -2,10 +2,15 @@
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from tasks.core.errors import InputError
+
+TINY_BATCH = 4  # from 8 images on, threads and oneDNN pay
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -31,10 +36,27 @@ def describe_device(device: torch.device) -> str:
     processor = platform.machine() or "unknown processor"
     if device.type == "mps":
         return f"mps (Apple GPU, {processor})"
-    cores = f"{os.cpu_count()} cores, {threads(device)} threads"
+    cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
     return f"cpu ({processor}, {torch.backends.cpu.get_cpu_capability()}, {cores})"
 
 
-def threads(device: torch.device) -> int:
+def threads(device: torch.device, batch_size: int) -> int:
     """How many threads share a sum: on a CPU their number changes the last bits of it."""
-    return torch.get_num_threads() if device.type == "cpu" else 1
+    return torch.get_num_threads() if device.type == "cpu" and batch_size > TINY_BATCH else 1
+
+
+@contextmanager
+def kernels_for(device: torch.device, batch_size: int) -> Iterator[None]:
+    """Have a CPU take tiny batches in one thread and without oneDNN, whose set-up costs more than they do."""
+    if device.type != "cpu" or batch_size > TINY_BATCH:
+        yield
+        return
+    kernels: Any = torch.backends.mkldnn  # typed as if its properties could not be set
+    usual = torch.get_num_threads(), kernels.enabled
+    torch.set_num_threads(1)
+    kernels.enabled = False
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual[0])
+        kernels.enabled = usual[1]

@@ -1,11 +1,14 @@
 """Which images a dataset is made of, and how datasets rank."""
 
+import json
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 Kind = Literal["generated", "archive", "official"]
 OFFICIAL_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+NOT_CIFAR10 = "THESE ARE GENERATED IMAGES AND NOT CIFAR-10: no number of this run says anything about CIFAR-10"
 RANKS: tuple[Kind, ...] = ("generated", "archive", "official")
 
 
@@ -26,3 +29,8 @@ class Identity(BaseModel):
     def rank(self) -> int:
         """Official CIFAR-10 above any other archive, that above generated images."""
         return RANKS.index(self.kind)
+
+
+def read_identity(dataset: Path) -> Identity:
+    """The identity of the dataset whose payload is in a folder, without its arrays."""
+    return Identity.model_validate(json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))["identity"])

@@ -3,7 +3,6 @@
 `current.json` alone says which run that is. The root files follow it, and are put right whenever they do not.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from tasks.core import files
 from tasks.core.artifact import ArtifactRef, Log
 from tasks.core.config import Promote
-from tasks.core.identity import Identity
+from tasks.core.identity import Identity, read_identity
 from tasks.core.runs import Run
 from tasks.core.store import DamagedArtifact, Store, now
 
@@ -94,14 +93,13 @@ def judged(run: Run, policy: Promote, log: Log) -> Iterator[Verdict]:
     """
     store, artifacts = run.store, run.record.artifacts
     with store.locked("promotion", log):
-        description = json.loads((store.open(artifacts["dataset"]) / "dataset.json").read_text(encoding="utf-8"))
-        identity = Identity.model_validate(description["identity"])
+        identity = read_identity(store.open(artifacts["dataset"]))
         verdict = decide(policy, artifacts, identity, read_current(store))
         run.record.verdict = str(verdict)
         yield verdict
         run.end("completed")
         _settle(run, identity, verdict)
-        log(f"run {run.record.run} is {verdict}")
+        log(f"run {run.record.run} on {identity.name} is {verdict}")
 
 
 def _settle(run: Run, identity: Identity, verdict: Verdict) -> None:

@@ -13,7 +13,7 @@ from tasks.core.config import Normalization, Recipe
 from tasks.core.dataset import load_dataset, normalize_into
 from tasks.core.device import describe_device, threads
 from tasks.core.environment import library_version
-from tasks.core.evaluation import predict_into, summarize_into
+from tasks.core.evaluation import BATCH_SIZE, predict_into, summarize_into
 from tasks.core.promotion import Verdict
 from tasks.core.source import ARCHIVE
 from tasks.core.store import Store
@@ -43,7 +43,7 @@ def weights_stage(store: Store, dataset: ArtifactRef, recipe: Recipe, seed: int,
         [dataset],
         train_into,
         settings={"recipe": recipe.model_dump(mode="json"), "seed": seed},
-        environment={**_arithmetic(device), **_versions("pyarrow", "safetensors")},
+        environment={**_arithmetic(device, recipe.batch_size), **_versions("pyarrow", "safetensors")},
     )
     return Stage(key, build, (dataset,), describe_device(device))
 
@@ -54,7 +54,7 @@ def predictions_stage(store: Store, dataset: ArtifactRef, weights: ArtifactRef, 
     def build(folder: Path, _: Log) -> None:
         predict_into(folder, load_dataset(store.open(dataset)), store.open(weights), device, key.inputs)
 
-    environment = {**_arithmetic(device), **_versions("pyarrow")}
+    environment = {**_arithmetic(device, BATCH_SIZE), **_versions("pyarrow")}
     key = _key("predictions", [dataset, weights], predict_into, environment=environment)
     return Stage(key, build, (dataset, weights))
 
@@ -151,6 +151,6 @@ def _versions(*libraries: str) -> dict[str, JsonValue]:
     return {name: library_version(name) for name in libraries}
 
 
-def _arithmetic(device: torch.device) -> dict[str, JsonValue]:
+def _arithmetic(device: torch.device, batch_size: int) -> dict[str, JsonValue]:
     """What changes the last bits of a result."""
-    return {**_versions("torch"), "device": device.type, "threads": threads(device)}
+    return {**_versions("torch"), "device": device.type, "threads": threads(device, batch_size)}

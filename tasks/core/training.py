@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from tasks.core.artifact import Log
 from tasks.core.config import Recipe
 from tasks.core.dataset import Dataset, expand
+from tasks.core.device import kernels_for
 from tasks.core.errors import InputError
 from tasks.core.model import Net, new_network
 from tasks.core.tables import TrainingPoint, training_table, write_table
@@ -23,7 +24,8 @@ IMAGES_PER_POINT = 8_000  # 2,000 of the tutorial's batches of 4
 def train_into(folder: Path, dataset: Dataset, recipe: Recipe, seed: int, device: torch.device, log: Log) -> None:
     """Train, and leave the weights and the loss curve in `folder`."""
     network = new_network(len(dataset.classes), seed).to(device)
-    curve = train(network, dataset, recipe, seed, device, log)
+    with kernels_for(device, recipe.batch_size):
+        curve = train(network, dataset, recipe, seed, device, log)
     lineage = Lineage(recipe=recipe, seed=seed, classes=dataset.classes, dataset=dataset.identity)
     save_weights(folder, network, lineage)
     write_table(folder / "training.parquet", training_table(curve), {"artifact": "weights", **lineage.facts()})

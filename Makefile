@@ -1,0 +1,40 @@
+# Each target does its own set-up: the first one makes .venv, and again when pyproject.toml or constraints.txt change.
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: run test lint bench ui deploy worker
+
+run: $(INSTALLED)        ## the pipeline; ARGS="--epochs 3" passes arguments on
+	@$(BIN)/python flows/cifar_flow.py --offline-fallback synthetic $(ARGS)
+
+test: lint               ## the whole test suite; ARGS="-k store" passes arguments on
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED)       ## style, types, and the one way that imports run
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)      ## measurements, side by side with what a user would use instead
+	$(BIN)/python benchmarks/training_speed.py $(ARGS)
+
+ui: $(INSTALLED)         ## a lasting Prefect server, with its UI
+	$(BIN)/prefect server start
+
+deploy: $(INSTALLED)     ## register the deployments of prefect.yaml with the server
+	$(BIN)/prefect --no-prompt work-pool create cifar --type process --overwrite
+	$(BIN)/prefect --no-prompt deploy --all </dev/null
+
+worker: $(INSTALLED)     ## run what is started from the UI or by `prefect deployment run`
+	$(BIN)/prefect worker start --pool cifar
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"cifar-flow: expected Python 3.11 or later, got {v.major}.{v.minor}; give one by PYTHON=")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (6 GB with PyTorch's CUDA libraries; a few minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@

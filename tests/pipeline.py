@@ -1,0 +1,79 @@
+"""The pipeline as a user starts it: a real process, in a folder that is not the project's."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tasks.core.config import PROJECT
+
+TIMEOUT_S = 300
+TASKS = ("download", "normalize and cache", "train", "evaluate", "report")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Runs of `flows/cifar_flow.py` on one store, with a Prefect home of their own."""
+
+    store: Path
+    home: Path
+    cwd: Path
+    project: Path = PROJECT
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self, *arguments: object) -> "subprocess.Popen[str]":
+        command = [sys.executable, self.project / "flows" / "cifar_flow.py", *map(str, arguments)]
+        return subprocess.Popen(
+            command,
+            cwd=self.cwd,
+            env=self.environ(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: object, exit_code: int = 0) -> str:
+        """What a whole run prints."""
+        process = self.start(*arguments)
+        printed, _ = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == exit_code, printed
+        return printed
+
+    def environ(self) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "CIFAR_"))}
+        own = {"PREFECT_HOME": str(self.home), "CIFAR_FLOW_STORE": str(self.store)}
+        own["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+        return {**inherited, **own, **self.environment}
+
+    def current(self) -> dict[str, Any]:
+        return read_json(self.store / "current.json")
+
+    def records(self) -> list[dict[str, Any]]:
+        """The run records, oldest first."""
+        return [read_json(path) for path in sorted((self.store / "runs").glob("*.json"))]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def made(printed: str) -> list[str]:
+    """The artifacts that a run made rather than reused, by name."""
+    return [
+        name
+        for name in ("raw", "dataset", "weights", "predictions", "per_class", "report")
+        if f"made {name}/" in printed
+    ]
+
+
+def reused(printed: str) -> list[str]:
+    return [
+        name
+        for name in ("raw", "dataset", "weights", "predictions", "per_class", "report")
+        if f"reused {name}/" in printed
+    ]

@@ -1,0 +1,141 @@
+"""Evaluation: what stored weights answer for every test image, and what that comes to for each class."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny import CLASSES, tiny_dataset
+from torchvision import transforms
+
+from tasks.core.archive import TUTORIAL_CLASSES
+from tasks.core.config import RECIPES
+from tasks.core.dataset import Dataset
+from tasks.core.evaluation import BATCH_SIZE, predict_into, say_accuracy, summarize_into
+from tasks.core.model import new_network
+from tasks.core.tables import read_facts, read_table
+from tasks.core.weights import Lineage, save_weights
+
+CPU = torch.device("cpu")
+INPUTS = {"dataset": "ab" * 32, "weights": "cd" * 32}
+PREDICTIONS = {"predictions": "ef" * 32}
+
+
+def evaluated(dataset: Dataset, folder: Path, seed: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables for a network with the first weights of a seed, through files as in a run."""
+    folder.mkdir()
+    lineage = Lineage(recipe=RECIPES["tutorial"], seed=seed, classes=dataset.classes, dataset=dataset.identity)
+    save_weights(folder, new_network(len(dataset.classes), seed), lineage)
+    predict_into(folder, dataset, folder, CPU, INPUTS)
+    summarize_into(folder, folder, PREDICTIONS)
+    return read_table(folder / "predictions.parquet"), read_table(folder / "per_class.parquet")
+
+
+def test_every_test_image_gets_the_answer_of_the_stored_weights_in_its_own_row(tmp_path: Path) -> None:
+    dataset = tiny_dataset(test=BATCH_SIZE + 5)
+    predictions, _ = evaluated(dataset, tmp_path / "seven", seed=7)
+    network = new_network(len(CLASSES), seed=7).eval()
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,) * 3, (0.5,) * 3)])
+    images = torch.stack([transform(image.transpose(1, 2, 0)) for image in dataset.test_images])
+    with torch.no_grad():
+        expected = network(images).softmax(dim=1).numpy()
+
+    assert predictions["index"].tolist() == list(range(BATCH_SIZE + 5))
+    assert predictions["label"].cat.codes.tolist() == dataset.test_labels.tolist()
+    assert np.allclose(predictions[[f"prob_{name}" for name in CLASSES]], expected, atol=1e-6)
+    answer = np.array(CLASSES)[expected.argmax(axis=1)]
+    clear = np.diff(np.sort(expected), axis=1)[:, -1] > 1e-5  # elsewhere the last bits decide
+    assert clear.mean() > 0.99
+    assert (predictions["predicted"].astype(str).to_numpy() == answer)[clear].all()
+
+
+def test_other_weights_give_other_answers(tmp_path: Path) -> None:
+    first, second = (evaluated(tiny_dataset(), tmp_path / str(seed), seed)[0] for seed in (1, 2))
+    assert not np.allclose(first["confidence"], second["confidence"])
+
+
+def test_probabilities_add_up_to_one_and_the_greatest_is_the_answers(tmp_path: Path) -> None:
+    predictions, _ = evaluated(tiny_dataset(), tmp_path / "weights")
+    probabilities = predictions[[f"prob_{name}" for name in CLASSES]]
+    assert np.allclose(probabilities.sum(axis=1), 1)
+    assert (predictions["confidence"] == probabilities.max(axis=1)).all()
+    assert ("prob_" + predictions["predicted"].astype(str)).tolist() == probabilities.idxmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize("classes", [CLASSES, tuple(f"class {number}" for number in range(40))])
+def test_both_tables_count_the_same_images_class_by_class(tmp_path: Path, classes: tuple[str, ...]) -> None:
+    predictions, per_class = evaluated(tiny_dataset(classes, test=120), tmp_path / "weights")
+    assert per_class["class"].tolist() == list(classes)
+    for row in per_class.itertuples():
+        of_class = predictions[predictions["label"] == row[2]]
+        assert (row.support, row.correct) == (len(of_class), of_class["correct"].sum())
+    assert per_class["correct"].sum() == predictions["correct"].sum() > 0
+    assert per_class["support"].sum() == 120
+
+
+def test_evaluating_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        evaluated(tiny_dataset(), tmp_path / name)
+    for name in ("predictions.parquet", "per_class.parquet"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_each_table_says_which_weights_recipe_and_images_it_is_of(tmp_path: Path) -> None:
+    dataset = tiny_dataset(kind="generated")
+    evaluated(dataset, tmp_path / "weights", seed=5)
+    for name, inputs in (("predictions", INPUTS), ("per_class", PREDICTIONS)):
+        facts = read_facts(tmp_path / "weights" / f"{name}.parquet")
+        assert facts == {
+            "artifact": name,
+            "inputs": inputs,
+            "recipe": RECIPES["tutorial"].model_dump(),
+            "seed": 5,
+            "dataset": dataset.identity.model_dump(),
+            "generated_images": True,
+        }
+
+
+def test_a_dataset_without_some_of_its_classes_among_the_test_images_is_evaluated(tmp_path: Path) -> None:
+    _, per_class = evaluated(tiny_dataset([f"class {number}" for number in range(8)], test=3), tmp_path / "weights")
+    assert per_class["support"].sum() == 3
+    assert per_class["accuracy"].isna().sum() == 5
+
+
+# What is said
+
+
+def said(rows: list[tuple[str, int, int]]) -> list[str]:
+    frame = pd.DataFrame(rows, columns=["class", "support", "correct"])
+    frame["accuracy"] = frame["correct"] / frame["support"].where(frame["support"] > 0)
+    lines: list[str] = []
+    say_accuracy(frame, lines.append)
+    return lines
+
+
+def test_the_accuracy_is_said_in_the_tutorials_words() -> None:
+    counts = [527, 661, 310, 283, 505, 419, 700, 601, 699, 550]
+    lines = said([(name, 1_000, correct) for name, correct in zip(TUTORIAL_CLASSES, counts, strict=True)])
+    assert lines[0] == "Accuracy of the network on the 10000 test images: 52 %"
+    assert lines[1:11] == [
+        f"Accuracy for class: {name:5s} is {correct / 10:.1f} %"
+        for name, correct in zip(TUTORIAL_CLASSES, counts, strict=True)
+    ]
+
+
+def test_the_best_and_the_worst_class_come_last() -> None:
+    assert (
+        said([("ant", 10, 5), ("bee", 10, 9), ("cow", 8, 1)])[-1]
+        == "Best class: bee (90.0 %), worst class: cow (12.5 %)"
+    )
+
+
+def test_percent_of_all_images_are_rounded_down_as_in_the_tutorial() -> None:
+    assert said([("ant", 2, 1), ("bee", 1, 1)])[0] == "Accuracy of the network on the 3 test images: 66 %"
+
+
+def test_a_class_without_test_images_is_neither_best_nor_worst_nor_said() -> None:
+    lines = said([("ant", 0, 0), ("bee", 4, 3), ("cow", 4, 1), ("dog", 0, 0)])
+    assert len(lines) == 4
+    assert lines[-1] == "Best class: bee (75.0 %), worst class: cow (25.0 %)"
+    assert not any("ant" in line or "dog" in line or "nan" in line for line in lines)
