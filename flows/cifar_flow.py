@@ -13,9 +13,8 @@ from prefect.runtime import flow_run
 
 from flows.parameters import flat_parameters
 from tasks.core.config import Settings
-from tasks.core.promotion import judged
+from tasks.core.promotion import judged, open_settled_store
 from tasks.core.runs import recorded_run
-from tasks.core.store import open_store
 from tasks.download import download
 from tasks.evaluate import evaluate
 from tasks.normalize import normalize_and_cache
@@ -30,7 +29,8 @@ def cifar_flow(settings: Settings) -> str:
 
     Returns the run's id.
     """
-    store = open_store(settings.store_folder())
+    log = get_run_logger().info
+    store = open_settled_store(settings.store_folder(), log)
     with recorded_run(store, settings.recorded(), {"flow_run": str(flow_run.id)}) as run:
         raw = download(
             run.store,
@@ -55,9 +55,13 @@ def cifar_flow(settings: Settings) -> str:
             run.store, dataset, weights, settings.device, refresh=settings.refresh == "evaluate"
         ).result()
         run.keep(predictions, per_class)
-        with judged(run, settings.promote, get_run_logger().info) as verdict:
+        with judged(run, settings.promote, log) as verdict:
             page = report(
-                run.store, run.record.artifacts, verdict, settings.pinned(), refresh=settings.refresh == "report"
+                run.store,
+                run.record.artifacts,
+                verdict,
+                pinned=settings.sha256 is not None,
+                refresh=settings.refresh == "report",
             ).result()
             run.keep(page)
     return run.record.run

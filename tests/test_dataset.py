@@ -47,7 +47,7 @@ def test_expanding_equals_torchvisions_transforms(
 
 def test_by_default_bytes_expand_to_minus_one_to_one() -> None:
     expanded = expand(torch.from_numpy(every_byte()), Normalization())
-    assert (expanded.min(), expanded.max()) == (-1, 1)
+    assert (expanded.min().item(), expanded.max().item()) == (-1, 1)
 
 
 def test_expanding_leaves_the_bytes_as_they_are() -> None:

@@ -60,16 +60,16 @@ def test_probabilities_add_up_to_one_and_the_greatest_is_the_answers(tmp_path: P
     probabilities = predictions[[f"prob_{name}" for name in CLASSES]]
     assert np.allclose(probabilities.sum(axis=1), 1)
     assert (predictions["confidence"] == probabilities.max(axis=1)).all()
-    assert ("prob_" + predictions["predicted"].astype(str)).tolist() == probabilities.idxmax(axis=1).tolist()
+    assert list("prob_" + predictions["predicted"].astype(str)) == list(probabilities.idxmax(axis=1))
 
 
 @pytest.mark.parametrize("classes", [CLASSES, tuple(f"class {number}" for number in range(40))])
 def test_both_tables_count_the_same_images_class_by_class(tmp_path: Path, classes: tuple[str, ...]) -> None:
     predictions, per_class = evaluated(tiny_dataset(classes, test=120), tmp_path / "weights")
-    assert per_class["class"].tolist() == list(classes)
-    for row in per_class.itertuples():
-        of_class = predictions[predictions["label"] == row[2]]
-        assert (row.support, row.correct) == (len(of_class), of_class["correct"].sum())
+    assert list(per_class["class"]) == list(classes)
+    for row in per_class.to_dict("records"):
+        of_class = predictions[predictions["label"] == row["class"]]
+        assert (row["support"], row["correct"]) == (len(of_class), of_class["correct"].sum())
     assert per_class["correct"].sum() == predictions["correct"].sum() > 0
     assert per_class["support"].sum() == 120
 

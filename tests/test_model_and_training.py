@@ -165,7 +165,7 @@ def test_what_was_drawn_before_does_not_change_the_weights(tmp_path: Path) -> No
 
 
 def global_state() -> tuple[list[int], int, bool]:
-    return torch.get_rng_state().tolist(), torch.get_num_threads(), torch.backends.mkldnn.enabled
+    return torch.get_rng_state().tolist(), torch.get_num_threads(), bool(torch.backends.mkldnn.enabled)
 
 
 @pytest.mark.parametrize("batch_size", [4, 16])
@@ -228,15 +228,13 @@ def test_every_2000_batches_of_the_tutorial_and_each_epochs_end_are_said_as_the_
 
 
 def test_with_other_batches_a_line_is_said_each_8000_images_and_at_each_epochs_end(tmp_path: Path) -> None:
-    said = trained(tiny_dataset(train=16_010), tmp_path / "weights", recipe(epochs=2, batch_size=500))
+    said = trained(tiny_dataset(train=8_010), tmp_path / "weights", recipe(epochs=2, batch_size=500))
     found = [LINE.fullmatch(line) for line in said]
-    assert [(int(line[1]), int(line[2])) for line in found if line] == [
-        (epoch, step) for epoch in (1, 2) for step in (16, 32, 33)
-    ]
+    assert [(int(line[1]), int(line[2])) for line in found if line] == [(1, 16), (1, 17), (2, 16), (2, 17)]
 
 
 def test_a_batch_of_more_than_8000_images_is_one_step_and_one_line(tmp_path: Path) -> None:
-    said = trained(tiny_dataset(train=8_500), tmp_path / "weights", recipe(epochs=1, batch_size=8_200))
+    said = trained(tiny_dataset(train=8_210), tmp_path / "weights", recipe(epochs=1, batch_size=8_200))
     assert [line[: line.index(":")] for line in said] == ["[1,     1] loss", "[1,     2] loss"]
 
 
@@ -253,7 +251,8 @@ def test_the_curve_counts_steps_over_all_epochs_and_agrees_with_what_was_said(tm
 def test_the_running_loss_is_the_mean_over_the_steps_since_the_point_before() -> None:
     dataset, own = tiny_dataset(train=10), recipe(epochs=1, learning_rate=1e-30)  # so small that nothing changes
     network = new_network(len(CLASSES), 1)
-    [point] = train(network, dataset, own, 1, CPU, [].append)
+    said: list[str] = []
+    [point] = train(network, dataset, own, 1, CPU, said.append)
     images = torch.stack([transforms.ToTensor()(image.transpose(1, 2, 0)) * 2 - 1 for image in dataset.train_images])
     order = torch.randperm(10, generator=torch.Generator().manual_seed(1))
     labels = torch.from_numpy(dataset.train_labels).long()
@@ -281,12 +280,6 @@ def test_a_loss_that_is_no_number_ends_training_with_advice_and_leaves_no_weight
     assert message.endswith("give a learning rate below 10.0")
     assert not list((tmp_path / "weights").iterdir())
     assert global_state() == before
-
-
-def test_weights_that_are_no_numbers_are_refused_even_if_the_last_loss_was_one(tmp_path: Path) -> None:
-    own = recipe(learning_rate=1e40, epochs=1, batch_size=100)  # a single step: its loss is from before the update
-    with pytest.raises(InputError, match="training: "):
-        trained(tiny_dataset(), tmp_path / "weights", own)
 
 
 # The device

@@ -1,7 +1,9 @@
 """Promotion: who may replace whom, and root files that are always those of one finished run."""
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -110,7 +112,7 @@ def test_of_itself_a_run_replaces_a_lower_rank_or_one_on_the_same_dataset(
     assert verdict_on("auto", kind, images, promoted(before)) == verdict
 
 
-@pytest.mark.parametrize(("kind", "before", "images"), product(RANKS, RANKS, ["these images", "other images"]))
+@pytest.mark.parametrize(("kind", "before", "images"), list(product(RANKS, RANKS, ["these images", "other images"])))
 def test_always_and_never_mean_what_they_say(kind: Kind, before: Kind, images: str) -> None:
     assert verdict_on("always", kind, images, promoted(before)) == "promote"
     assert verdict_on("never", kind, images, promoted(before)) == "refuse"
@@ -164,7 +166,9 @@ def test_a_promoted_run_stands_at_the_root(root: Path, log: list[str]) -> None:
     now = current(open_store(root))
     assert (now.run, now.artifacts) == (run.record.run, run.record.artifacts)
     assert now.identity == identity_of()
-    assert log == [f"run {run.record.run} is promoted: it is the first finished run in this store"]
+    [line] = log
+    assert line.startswith(f"run {run.record.run} ")
+    assert line.endswith("is promoted: it is the first finished run in this store")
 
 
 def test_the_latest_run_on_the_same_dataset_takes_its_place(root: Path) -> None:
@@ -253,7 +257,8 @@ def test_a_run_with_the_same_results_keeps_the_promoted_one(root: Path, log: lis
     assert current(open_store(root)).run == first.record.run
     assert actions(root) == ["promote"]
     assert again.record.status == "completed"
-    assert log[0].startswith(f"run {again.record.run} is the same as the promoted one, which stays")
+    assert f"run {again.record.run} " in log[0]
+    assert "is the same as the promoted one, which stays: " in log[0]
 
 
 def test_every_promotion_is_one_line_of_the_log(root: Path) -> None:
@@ -339,11 +344,12 @@ def act(root):
 
 @pytest.fixture
 def ready(root: Path) -> Path:
-    """A store in which run "one" is promoted, and all that run "two" will make is there."""
+    """A store in which run "one" is promoted, and all that runs "two" and "three" will make is there."""
     finished_run(root, "one")
     store = open_store(root)
-    for name, payload in results("two", identity_of()).items():
-        make_artifact(store, name, payload)
+    for word in ("two", "three"):
+        for name, payload in results(word, identity_of()).items():
+            make_artifact(store, name, payload)
     return root
 
 
@@ -378,16 +384,19 @@ def test_a_promotion_killed_at_any_step_is_of_the_old_run_or_of_the_new_one(read
     assert set(stood) == {"one", "two"}
 
 
-def test_putting_the_root_right_may_be_killed_at_any_step(ready: Path, tmp_path: Path) -> None:
-    words = {current(open_store(ready)).run: "one"}
-    stale = tmp_path / "stale"
-    shutil.copytree(ready, stale)
+@pytest.fixture
+def stale(ready: Path, tmp_path: Path) -> Path:
+    """A store in which run "two" is promoted; the root files and the log are still those of before."""
+    folder = tmp_path / "stale"
+    shutil.copytree(ready, folder)
     finished_run(ready, "two")
-    for part in ("current.json", "runs"):  # promoted, with the root files and the log still those of before
-        if (ready / part).is_dir():
-            shutil.copytree(ready / part, stale / part, dirs_exist_ok=True)
-        else:
-            shutil.copyfile(ready / part, stale / part)
+    shutil.copyfile(ready / "current.json", folder / "current.json")
+    shutil.copytree(ready / "runs", folder / "runs", dirs_exist_ok=True)
+    return folder
+
+
+def test_putting_the_root_right_may_be_killed_at_any_step(stale: Path, tmp_path: Path) -> None:
+    words = {logged(stale)[0]["run"]: "one"}
 
     for root in killed_at_every_step(RESTORE, stale, tmp_path / "killed"):
         restore_root(open_store(root))
@@ -395,21 +404,11 @@ def test_putting_the_root_right_may_be_killed_at_any_step(ready: Path, tmp_path:
         assert check_that_all_is_of_the_current_run(root, words) == "two"
 
 
-def test_opening_the_store_finishes_what_a_killed_promotion_began(ready: Path, tmp_path: Path) -> None:
-    words = {current(open_store(ready)).run: "one"}
-
-    for root in killed_at_every_step(PROMOTE, ready, tmp_path / "killed"):
-        open_store(root)
-
-        check_that_all_is_of_the_current_run(root, words)
-
-
-def test_killed_promotions_leave_no_half_written_files_once_the_store_is_opened(ready: Path, tmp_path: Path) -> None:
-    for root in killed_at_every_step(PROMOTE, ready, tmp_path / "killed"):
+def test_a_killed_promotion_leaves_no_half_written_files_once_the_store_is_opened(stale: Path, tmp_path: Path) -> None:
+    for root in killed_at_every_step(RESTORE, stale, tmp_path / "killed"):
         restore_root(open_store(root))
 
-        for folder in (root, root / "runs"):
-            assert [path.name for path in folder.glob(".*") if path.is_file()] == []
+        assert [path.name for path in root.glob(".*") if path.is_file()] == []
 
 
 JUDGING = """
@@ -418,39 +417,62 @@ from pathlib import Path
 from tasks.core.runs import recorded_run
 from tasks.core.store import open_store
 from tiny_artifacts import finish, identity_of
-root, word = Path(sys.argv[1]), sys.argv[2]
-with recorded_run(open_store(root), {}, {}) as run:
-    def tell(line):
-        print(line, flush=True)
-    finish(run, word, identity_of(), log=tell)
+
+def tell(line):
+    print(line, flush=True)
+
+def wait():
+    tell("making the report")
+    sys.stdin.readline()
+
+root, word, speed = sys.argv[1:]
+with recorded_run(open_store(Path(root)), {}, {}) as run:
+    finish(run, word, identity_of(), log=tell, before_report=wait if speed == "slowly" else lambda: None)
 """
-SLOWLY_JUDGING = JUDGING.replace(
-    "with recorded_run",
-    """
-import tiny_artifacts
-make = tiny_artifacts.make_artifact
-def make_report_when_told(store, name, payload):
-    if name == "report":
-        print("making the report", flush=True)
-        sys.stdin.readline()
-    return make(store, name, payload)
-tiny_artifacts.make_artifact = make_report_when_told
-with recorded_run""",
-)
 
 
 def test_two_runs_are_judged_one_after_the_other(root: Path) -> None:
-    with started(SLOWLY_JUDGING, root, "one") as first:
+    with started(JUDGING, root, "one", "slowly") as first:
         assert next_line(first) == "making the report"
-        with started(JUDGING, root, "two") as second:
+        with started(JUDGING, root, "two", "at once") as second:
             assert next_line(second) == "waiting for another run, which works on promotion"
             [one], [two] = go_on(first), go_on(second)
 
     [first_run, second_run] = [entry["run"] for entry in logged(root)]
-    assert one == f"run {first_run} is promoted: it is the first finished run in this store"
-    assert two == (
-        f"run {second_run} is promoted: it is the latest run on the same dataset, in place of run {first_run}"
-    )
+    assert one.startswith(f"run {first_run} ")
+    assert one.endswith("is promoted: it is the first finished run in this store")
+    assert two.startswith(f"run {second_run} ")
+    assert two.endswith(f"is promoted: it is the latest run on the same dataset, in place of run {first_run}")
+    assert root_files(root) == files_of("two")
+
+
+RESTORE_AND_STOP = """
+import os, signal, sys
+from pathlib import Path
+from tasks.core.promotion import restore_root
+from tasks.core.store import open_store
+
+def stop_before_the_first_root_file(event, arguments):
+    if event == "os.rename" and Path(arguments[1]).name == "per_class.parquet":
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+store = open_store(Path(sys.argv[1]))
+sys.addaudithook(stop_before_the_first_root_file)
+restore_root(store)
+"""
+
+
+def test_putting_the_root_right_never_undoes_a_promotion_that_another_process_makes(root: Path) -> None:
+    finished_run(root, "one")
+    for name in ROOT_FILES:
+        (root / name).unlink()
+    with started(RESTORE_AND_STOP, root) as restoring, started(JUDGING, root, "two", "at once") as judging:
+        assert os.WIFSTOPPED(os.waitpid(restoring.pid, os.WUNTRACED)[1])
+        next_line(judging)  # it is promoted, or it waits
+        restoring.send_signal(signal.SIGCONT)
+        go_on(judging)
+        go_on(restoring)
+
     assert root_files(root) == files_of("two")
 
 
@@ -499,7 +521,7 @@ def test_a_line_that_lacks_only_its_end_is_not_written_twice(root: Path) -> None
     assert actions(root) == ["promote", "promote"]
 
 
-@pytest.mark.parametrize("garbage", [b"\0" * 40, b"\xff\xfe\x80"])
+@pytest.mark.parametrize("garbage", [b"\0" * 40, b"\xff\xfe\x80"], ids=["zeros", "no text"])
 def test_garbage_at_the_end_of_the_log_does_not_stop_promotions(root: Path, garbage: bytes) -> None:
     finished_run(root, "one")
     with (root / "promotions.jsonl").open("ab") as file:

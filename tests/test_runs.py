@@ -12,7 +12,7 @@ from killing import go_on, killed_at_every_step, next_line, started
 from tiny_artifacts import make_artifact
 
 from tasks.core.errors import InputError
-from tasks.core.runs import Run, close_killed, recorded_run
+from tasks.core.runs import close_killed, recorded_run
 from tasks.core.store import Store, open_store
 
 RUNNING = """
@@ -38,12 +38,17 @@ def on_disk(store: Store, run: str) -> dict[str, Any]:
 
 def ended_with(store: Store, error: BaseException) -> dict[str, Any]:
     """The record of a run in which `error` was raised, after it went through."""
-    runs: list[Run] = []
-    with pytest.raises(type(error)) as raised, recorded_run(store, {}, {}) as run:
-        runs.append(run)
-        raise error
+    runs: list[str] = []
+
+    def fail() -> None:
+        with recorded_run(store, {}, {}) as run:
+            runs.append(run.record.run)
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        fail()
     assert raised.value is error
-    return on_disk(store, runs[0].record.run)
+    return on_disk(store, runs[0])
 
 
 def test_a_run_is_on_record_from_its_start(store: Store) -> None:

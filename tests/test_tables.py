@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from tasks.core.archive import TUTORIAL_CLASSES
 from tasks.core.statistics import Z_95, wilson_interval
@@ -25,7 +26,12 @@ from tasks.core.tables import (
     write_table,
 )
 
-FACTS = {"artifact": "predictions", "inputs": {"weights": "ab" * 32}, "seed": 1, "dataset": {"name": "Kühe 牛"}}
+FACTS: dict[str, JsonValue] = {
+    "artifact": "predictions",
+    "inputs": {"weights": "ab" * 32},
+    "seed": 1,
+    "dataset": {"name": "Kühe 牛"},
+}
 
 
 def answers(labels: list[int], predicted: list[int], classes: list[str]) -> pa.Table:
@@ -234,7 +240,7 @@ def test_a_file_says_by_itself_what_it_is(tmp_path: Path) -> None:
 def test_writing_twice_gives_the_same_bytes_whatever_the_order_of_the_facts(tmp_path: Path) -> None:
     table = answers([0, 1], [0, 0], ["ant", "bee"])
     write_table(tmp_path / "one.parquet", table, FACTS)
-    write_table(tmp_path / "two.parquet", table, dict(reversed(FACTS.items())))
+    write_table(tmp_path / "two.parquet", table, dict(reversed(list(FACTS.items()))))
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
 
 

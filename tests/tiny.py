@@ -69,7 +69,7 @@ def pickled_batch(batch: Batch, protocol: int = 2) -> bytes:
 
 def write_members(path: Path, members: Mapping[str, bytes], compression: str = "gz") -> Path:
     """A tar of members in the official folder; compression is gz, bz2, xz or nothing."""
-    with tarfile.open(path, f"w:{compression}", format=tarfile.USTAR_FORMAT) as tar:
+    with tarfile.open(path, f"w:{compression}", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
         for name, body in members.items():
             add_member(tar, name, body)
     return path

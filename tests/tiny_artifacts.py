@@ -1,7 +1,7 @@
 """Artifacts and runs of a few bytes, made by the real store, run records and promotion; they need no torch."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,20 @@ def make_artifact(store: Store, name: str, payload: Mapping[str, bytes], *, refr
     return store.get_or_create(stage_of(payload, name, settings=settings), quiet, refresh=refresh).ref
 
 
-def finish(run: Run, word: str, identity: Identity, policy: Promote = "auto", log: Log = quiet) -> Verdict:
+def finish(
+    run: Run,
+    word: str,
+    identity: Identity,
+    policy: Promote = "auto",
+    log: Log = quiet,
+    before_report: Callable[[], object] = lambda: None,
+) -> Verdict:
     """Make a run's artifacts, have it judged, and promoted if that is the verdict."""
     payloads = results(word, identity)
     report = payloads.pop("report")
     run.keep(*(make_artifact(run.store, name, payload) for name, payload in payloads.items()))
     with judged(run, policy, log) as verdict:
+        before_report()
         run.keep(make_artifact(run.store, "report", report))
     return verdict
 

@@ -7,6 +7,7 @@ from tasks.core.stages import dataset_stage
 from tasks.core.store import Store
 from tasks.core.transfer import SourceUnavailable, TransferBroken
 
+
 def acquire_archive(
     store: Store, source: str, sha256: str | None, fallback: str | None, log: Log, *, refresh: bool, last_try: bool
 ) -> Outcome:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from tasks.core import files
 
 Log = Callable[[str], None]
+LONGEST_WORDS = 60
 
 
 class _Stored(BaseModel):
@@ -128,21 +129,21 @@ def _ingredients(key: Key) -> dict[str, JsonValue]:
         else:
             flat[prefix] = value
 
-    walk("", dict(key.settings))
-    walk("", dict(key.environment))
-    flat |= {f"input {name}": digest for name, digest in key.inputs.items()}
-    flat |= {f"code {symbol}": digest for symbol, digest in key.code.items()}
+    walk("", {f"input {name}": digest for name, digest in key.inputs.items()})
+    walk("", key.settings)
+    walk("", key.environment)
+    walk("", {f"code {symbol}": digest for symbol, digest in key.code.items()})
     return flat
 
 
 def _differences(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) -> list[str]:
-    said = []
-    for name in sorted(before.keys() | after.keys()):
+    """What changed in words, in the order of the ingredients; values where they are short enough to be read."""
+    said = [f"{name} removed" for name in before if name not in after]
+    for name, value in after.items():
         if name not in before:
             said.append(f"{name} added")
-        elif name not in after:
-            said.append(f"{name} removed")
-        elif before[name] != after[name]:
-            opaque = name.startswith(("input ", "code "))
-            said.append(f"{name} changed" if opaque else f"{name} {before[name]} → {after[name]}")
+        elif before[name] != value:
+            digest = name.startswith(("input ", "code "))
+            words = f"{before[name]} → {value}"
+            said.append(f"{name} changed" if digest or len(words) > LONGEST_WORDS else f"{name} {words}")
     return said

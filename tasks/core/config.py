@@ -142,10 +142,6 @@ class Settings(BaseModel):
         named = RECIPES[self.recipe].model_dump()
         return Recipe(**named | {name: value for name, value in own.items() if value is not None})
 
-    def pinned(self) -> bool:
-        """Whether the archive's bytes are checked against a digest known beforehand."""
-        return self.sha256 is not None or self.source == "cifar10"
-
     def recorded(self) -> dict[str, JsonValue]:
         """The settings for a run's record, without the credentials that a URL may carry."""
         values: dict[str, JsonValue] = self.model_dump(mode="json")

@@ -68,7 +68,7 @@ def identify(archive: Archive, sha256: str) -> Identity:
     if sha256 == OFFICIAL_SHA256:
         return Identity(kind="official", name="CIFAR-10", sha256=sha256)
     if archive.generated:
-        return Identity(kind="generated", name="generated images, not CIFAR-10", sha256=sha256)
+        return Identity(kind="generated", name="generated images (not CIFAR-10)", sha256=sha256)
     layout = "CIFAR-10 from an unofficial archive" if list(archive.classes) == TUTORIAL_CLASSES else "an archive"
     return Identity(kind="archive", name=f"{layout} ({sha256[:12]})", sha256=sha256)
 

@@ -1,5 +1,6 @@
 """Files that are whole or absent: written aside, synced, then renamed into place."""
 
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tasks.core.errors import WorldError
+
+MARGIN_BYTES = 50_000_000
+REFUSED_BY_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def sha256_of(path: Path) -> str:
@@ -66,3 +72,22 @@ def append_line(path: Path, value: Any) -> None:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
+
+
+def check_space(folder: Path, wanted_bytes: int) -> None:
+    """Refuse to begin what the disk has no room for."""
+    needed, free = wanted_bytes + MARGIN_BYTES, shutil.disk_usage(folder).free
+    if free < needed:
+        sizes = f"expected {needed / 1e6:,.0f} MB free in {folder}, got {free / 1e6:,.0f} MB"
+        raise WorldError(f"disk: {sizes}; free some or give --store")
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses into one line that says where."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REFUSED_BY_DISK:
+            raise
+        raise WorldError(f"disk: {error.strerror} in {folder}; free some or give --store") from error

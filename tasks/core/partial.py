@@ -8,8 +8,7 @@ from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.core.errors import WorldError
-from tasks.core.files import digest_of, sha256_of, sync, write_json
+from tasks.core.files import digest_of, disk_errors, sha256_of, sync, write_json
 
 
 class Origin(BaseModel):
@@ -73,12 +72,3 @@ class Partial:
             self.path.replace(self.target)
             self.forget_origin()
             sync(self.target.parent)
-
-
-@contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn what the file system refuses into one line that says where."""
-    try:
-        yield
-    except OSError as error:
-        raise WorldError(f"disk: {error.strerror or error} in {folder}; free some or give --store") from error

@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -14,7 +15,7 @@ from tasks.core.artifact import ArtifactRef, Log
 from tasks.core.config import Promote
 from tasks.core.identity import Identity, read_identity
 from tasks.core.runs import Run
-from tasks.core.store import DamagedArtifact, Store, now
+from tasks.core.store import DamagedArtifact, Store, now, open_store
 
 ROOT_FILES = {
     "per_class.parquet": "per_class",
@@ -107,9 +108,20 @@ def _settle(run: Run, identity: Identity, verdict: Verdict) -> None:
     if verdict.action == "promote":
         current = Current(**entry, identity=identity, artifacts=run.record.artifacts)
         files.write_json(run.store.root / "current.json", current.model_dump(mode="json"))
+        restore_root(run.store)
     elif verdict.action == "refuse":
         files.append_line(run.store.root / "promotions.jsonl", {"action": "refuse", **entry})
-    restore_root(run.store)
+
+
+def open_settled_store(root: Path, log: Log) -> Store:
+    """The store at `root`, with the root files of its current run, even if the last promotion was cut short."""
+    store = open_store(root)
+    with store.locked("promotion", log):
+        try:
+            restore_root(store)
+        except DamagedArtifact as error:  # this run may be the one that makes it anew
+            log(f"the promoted run's files cannot be put right yet: {error}")
+    return store
 
 
 def restore_root(store: Store) -> None:

@@ -4,7 +4,8 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256 as sha256_hash
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import numpy as np
 from pydantic import JsonValue
@@ -13,7 +14,7 @@ from tasks.core import files
 from tasks.core.artifact import Key, Log, Stage
 from tasks.core.code_digest import code_digests
 from tasks.core.config import is_url, without_credentials
-from tasks.core.errors import InputError, WorldError
+from tasks.core.errors import InputError
 from tasks.core.identity import OFFICIAL_SHA256
 from tasks.core.synthetic import write_archive
 from tasks.core.transfer import fetch
@@ -62,8 +63,9 @@ def _generate(folder: Path, log: Log) -> None:
 
 
 def _download(urls: Sequence[str], sha256: str | None, downloads: Path, folder: Path, log: Log) -> None:
-    downloads.mkdir(parents=True, exist_ok=True)
-    target = downloads / (sha256 or sha256_hash(urls[0].encode()).hexdigest())[:12]
+    own_folder = (sha256 or sha256_hash(urls[0].encode()).hexdigest())[:12]
+    target = downloads / own_folder / (PurePosixPath(urlsplit(urls[0]).path).name or ARCHIVE)
+    target.parent.mkdir(parents=True, exist_ok=True)
     fetch(urls, target, sha256, log)
     target.rename(folder / ARCHIVE)
 
@@ -72,16 +74,10 @@ def _copy(source: Path, sha256: str, folder: Path, log: Log) -> None:
     if not source.is_file():
         raise InputError(f"source: expected an existing archive, got {source}, and the store has no copy of it")
     log(f"copying {source.name} into the store")
-    _check_space(folder, source.stat().st_size)
+    files.check_space(folder, source.stat().st_size)
     shutil.copyfile(source, folder / ARCHIVE)
     found = files.sha256_of(folder / ARCHIVE)
     if found != sha256:
         raise InputError(
             f"source {source.name}: expected SHA-256 {sha256}, got {found}; give the archive that is meant"
         )
-
-
-def _check_space(folder: Path, wanted_bytes: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < wanted_bytes:
-        raise WorldError(f"disk: expected {wanted_bytes:,} bytes free, got {free:,}; free some or give --store")

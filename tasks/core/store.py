@@ -146,7 +146,8 @@ class Store:
         staging.mkdir(parents=True)
         try:
             started = time.perf_counter()
-            stage.build(staging, log)
+            with files.disk_errors(self.root):
+                stage.build(staging, log)
             seconds = time.perf_counter() - started
             payload = {
                 path.name: FileFacts(bytes=path.stat().st_size, sha256=files.sha256_of(path))

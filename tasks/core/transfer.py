@@ -1,6 +1,5 @@
 """Fetching one file over HTTP from several mirrors in turn; what arrives is kept, whatever happens."""
 
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from tasks.core.errors import InputError, WorldError
+from tasks.core.files import check_space
 from tasks.core.mirrors import (
     REQUEST_ERRORS,
     MirrorError,
@@ -28,7 +28,6 @@ from tasks.core.mirrors import (
 )
 from tasks.core.partial import Partial
 
-DISK_MARGIN_BYTES = 50_000_000
 WAYS_ON = "give --source PATH, try again later, or use --source synthetic"
 
 
@@ -153,7 +152,7 @@ class _Transfer:
         offset = self.part.size()
         total = total_bytes(response.headers, offset)
         if total is not None:
-            check_disk(self.part.target.parent, total - offset)
+            check_space(self.part.target.parent, total - offset)
         self._note_origin(url, response.headers)
         size = megabytes(total) if total is not None else "unknown size"
         self.log(f"{self.name}: {size} from {host(url)}" + (f", going on at {megabytes(offset)}" if offset else ""))
@@ -206,13 +205,6 @@ def fast_enough(chunks: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
         if arrived < limits.slow_bytes_per_s * seconds:
             raise SlowMirrorError(f"slow, {arrived / 1000 / seconds:.0f} kB/s over {seconds:.0f} s")
         began, arrived = time.monotonic(), 0
-
-
-def check_disk(folder: Path, wanted_bytes: int) -> None:
-    needed, free = wanted_bytes + DISK_MARGIN_BYTES, shutil.disk_usage(folder).free
-    if free < needed:
-        sizes = f"expected {needed / 1e6:,.0f} MB free in {folder}, got {free / 1e6:,.0f} MB"
-        raise WorldError(f"disk: {sizes}; free some or give --store")
 
 
 @contextmanager
