@@ -143,7 +143,7 @@ def test_official_ranks_above_any_other_archive_and_that_above_generated_images(
 
 
 def archive_of(classes: list[str], *, generated: bool = False) -> Archive:
-    return Archive(tuple(classes), generated, tiny_batch(), tiny_batch())
+    return Archive(tuple(classes), generated, tiny_batch(), tiny_batch(), cifar10=classes == TUTORIAL_CLASSES)
 
 
 def test_only_the_official_bytes_are_called_cifar10_without_more() -> None:

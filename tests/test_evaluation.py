@@ -60,7 +60,8 @@ def test_probabilities_add_up_to_one_and_the_greatest_is_the_answers(tmp_path: P
     probabilities = predictions[[f"prob_{name}" for name in CLASSES]]
     assert np.allclose(probabilities.sum(axis=1), 1)
     assert (predictions["confidence"] == probabilities.max(axis=1)).all()
-    assert list("prob_" + predictions["predicted"].astype(str)) == list(probabilities.idxmax(axis=1))
+    greatest = [str(name) for name in probabilities.idxmax(axis=1)]
+    assert [f"prob_{name}" for name in predictions["predicted"]] == greatest
 
 
 @pytest.mark.parametrize("classes", [CLASSES, tuple(f"class {number}" for number in range(40))])
@@ -118,7 +119,7 @@ def test_the_accuracy_is_said_in_the_tutorials_words() -> None:
     lines = said([(name, 1_000, correct) for name, correct in zip(TUTORIAL_CLASSES, counts, strict=True)])
     assert lines[0] == "Accuracy of the network on the 10000 test images: 52 %"
     assert lines[1:11] == [
-        f"Accuracy for class: {name:5s} is {correct / 10:.1f} %"
+        f"Accuracy for class {name:5s} is: {correct / 10:.1f} %"
         for name, correct in zip(TUTORIAL_CLASSES, counts, strict=True)
     ]
 

@@ -25,7 +25,7 @@ def test_the_tutorials_numbers_come_out(pipeline: Pipeline, tmp_path: Path) -> N
 
     per_class = pd.read_parquet(pipeline.store / "per_class.parquet")
     predictions = pd.read_parquet(pipeline.store / "predictions.parquet")
-    assert list(per_class["class"]) == "plane car bird cat deer dog frog horse ship truck".split()
+    assert list(per_class["class"]) == ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     assert list(predictions["label"][:4]) == ["cat", "ship", "ship", "plane"]
     assert 0.52 <= per_class["correct"].sum() / 10_000 <= 0.58
     assert per_class["correct"].sum() == predictions["correct"].sum()

@@ -38,7 +38,9 @@ def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
 
 
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
-def test_it_fits_asks_for_nothing_and_says_nothing_in_the_console(page: Page, report: Path, size: dict[str, int]) -> None:
+def test_it_fits_asks_for_nothing_and_says_nothing_in_the_console(
+    page: Page, report: Path, size: dict[str, int]
+) -> None:
     said: list[str] = []
     asked: list[str] = []
 
@@ -58,7 +60,9 @@ def test_it_fits_asks_for_nothing_and_says_nothing_in_the_console(page: Page, re
 
 def test_text_stands_out_from_its_background_in_light_and_dark(page: Page, report: Path) -> None:
     page.goto(report.as_uri())
-    ink, paper = page.evaluate("[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]")
+    ink, paper = page.evaluate(
+        "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
+    )
     assert contrast(ink, paper) >= 7
 
 

@@ -1,7 +1,6 @@
 """Run records: on disk from a run's start, with how it ended, whichever way that was."""
 
 import json
-import os
 import platform
 import signal
 from pathlib import Path
@@ -220,4 +219,4 @@ def test_an_ended_run_leaves_no_lock_behind(store: Store, error: BaseException |
         with recorded_run(store, {}, {}):
             pass
 
-    assert os.listdir(store.work / "locks") == []  # noqa: PTH208 - the names say which are left
+    assert list((store.work / "locks").glob("run-*")) == []

@@ -15,7 +15,8 @@ def acquire_archive(
     try:
         return _archive(store, source, sha256, log, refresh=refresh)
     except (SourceUnavailable, TransferBroken) as error:
-        if fallback is None or (isinstance(error, TransferBroken) and not last_try):
+        to_be_continued = isinstance(error, TransferBroken) and not last_try
+        if fallback is None or to_be_continued or store.newest(raw_stage(source, sha256, store.work / "downloads").key):
             raise
         log(f"{error}; going on with --offline-fallback {fallback}")
         return _archive(store, fallback, None, log, refresh=False)

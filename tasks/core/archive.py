@@ -1,8 +1,6 @@
 """Reading an archive in the official CIFAR-10 layout: its pickles are parsed as data, and nothing in them is run."""
 
-import io
 import lzma
-import pickle
 import re
 import tarfile
 import zlib
@@ -15,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.errors import InputError
+from tasks.core.plain_pickle import PickledArray, as_text, in_short, load_plain
 
 CIFAR10_LABEL_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 TUTORIAL_CLASSES = ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -41,6 +40,8 @@ class Archive:
     generated: bool
     train: Batch
     test: Batch
+    cifar10: bool = False
+    """Whether its names and counts are CIFAR-10's."""
 
 
 def read_archive(path: Path) -> Archive:
@@ -55,10 +56,11 @@ def read_archive(path: Path) -> Archive:
         np.concatenate([batches[name].images for name in in_order]),
         np.concatenate([batches[name].labels for name in in_order]),
     )
-    if label_names == CIFAR10_LABEL_NAMES:
+    cifar10 = label_names == CIFAR10_LABEL_NAMES
+    if cifar10:
         _check_cifar10_counts(train, test)
-        label_names = TUTORIAL_CLASSES
-    return Archive(tuple(label_names), bool(meta.get(GENERATED_MARKER)), train, test)
+    classes = TUTORIAL_CLASSES if cifar10 else label_names
+    return Archive(tuple(classes), bool(meta.get(GENERATED_MARKER)), train, test, cifar10)
 
 
 def _read_members(path: Path) -> dict[str, bytes]:
@@ -66,14 +68,18 @@ def _read_members(path: Path) -> dict[str, bytes]:
     try:
         with tarfile.open(path) as tar:
             for member in tar:
+                if member.size < 0:
+                    raise BadArchive(f"{path.name}: expected members of some size, got one of {member.size} bytes")
                 name = PurePosixPath(member.name).name
                 if not re.fullmatch(r"data_batch_\d{1,6}|test_batch|batches\.meta", name):
                     continue
-                file = tar.extractfile(member)
+                file = tar.extractfile(member) if member.isreg() else None
                 if name in found or file is None or member.size > MAX_MEMBER_BYTES:
                     raise BadArchive(f"{name}: expected one regular file of at most 2 GiB, got another or a link")
                 found[name] = file.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+            while tar.fileobj and tar.fileobj.read(1 << 20):
+                pass  # to its end, where the compressed forms have their checksums
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
         reason = str(error).partition("\n")[0].rstrip(":")
         raise BadArchive(
             f"{path.name}: expected a whole tar archive, got {reason!r}; it is truncated or damaged: get it again"
@@ -89,29 +95,29 @@ def _read_members(path: Path) -> dict[str, bytes]:
 def _label_names(meta: Mapping[str, Any]) -> list[str]:
     names = meta.get("label_names")
     if not isinstance(names, list) or not all(isinstance(name, str | bytes) for name in names):
-        raise BadArchive(f"batches.meta: expected label_names to be a list of names, got {_short(names)}")
-    texts = [_text(name) for name in names]
+        raise BadArchive(f"batches.meta: expected label_names to be a list of names, got {in_short(names)}")
+    texts = [as_text(name) for name in names]
     if not 2 <= len(texts) <= 256 or len(set(texts)) != len(texts):
-        raise BadArchive(f"batches.meta: expected 2 to 256 different label_names, got {_short(texts)}")
+        raise BadArchive(f"batches.meta: expected 2 to 256 different label_names, got {in_short(texts)}")
     if not all(text.isprintable() and text.strip() for text in texts):
-        raise BadArchive(f"batches.meta: expected printable label_names, got {_short(texts)}")
+        raise BadArchive(f"batches.meta: expected printable label_names, got {in_short(texts)}")
     return texts
 
 
 def _batch(name: str, content: Mapping[str, Any], classes: int) -> Batch:
     labels, rows = content.get("labels"), content.get("data")
     if not isinstance(labels, list) or not labels or not all(type(label) is int for label in labels):
-        raise BadArchive(f"{name}: expected labels to be a list of integers, got {_short(labels)}")
-    if not isinstance(rows, _Array):
-        raise BadArchive(f"{name}: expected data to be an array of bytes, got {_short(rows)}")
+        raise BadArchive(f"{name}: expected labels to be a list of integers, got {in_short(labels)}")
+    if not isinstance(rows, PickledArray):
+        raise BadArchive(f"{name}: expected data to be an array of bytes, got {in_short(rows)}")
     wrong = next((label for label in labels if not 0 <= label < classes), None)
     if wrong is not None:
-        raise BadArchive(f"{name}: expected labels from 0 to {classes - 1}, got {wrong}")
+        raise BadArchive(f"{name}: expected labels from 0 to {classes - 1}, got {in_short(wrong)}")
     expected = len(labels) * PIXELS
     if rows.shape != (len(labels), PIXELS) or len(rows.pixels) != expected:
         raise BadArchive(
             f"{name}: expected {expected:,} bytes of pixels for {len(labels):,} labels, got {len(rows.pixels):,} "
-            f"in shape {rows.shape}; the archive is truncated or damaged: get it again"
+            f"in shape {in_short(rows.shape)}; the archive is truncated or damaged: get it again"
         )
     images = np.frombuffer(rows.pixels, np.uint8).reshape(len(labels), 3, 32, 32)
     return Batch(images, np.array(labels, np.uint8))
@@ -127,83 +133,14 @@ def _check_cifar10_counts(train: Batch, test: Batch) -> None:
             )
 
 
-def _short(value: object) -> str:
-    text = ascii(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _text(name: str | bytes) -> str:
-    return name if isinstance(name, str) else name.decode("utf-8", errors="replace")
-
-
-class _Array:
-    """Stands in for numpy.ndarray: takes the state of a pickled array of bytes, and runs nothing."""
-
-    shape: tuple[int, ...] = ()
-    pixels: bytes = b""
-
-    def __setstate__(self, state: object) -> None:
-        match state:
-            case (1, tuple() as shape, _Dtype(code="u1"), False | 0, bytes() as pixels):
-                self.shape, self.pixels = shape, pixels
-            case _:
-                raise pickle.UnpicklingError(f"expected the state of a C-ordered array of bytes, got {_short(state)}")
-
-
-class _Dtype:
-    """Stands in for numpy.dtype."""
-
-    def __init__(self, code: str | bytes = "", *_: object) -> None:
-        self.code = _text(code)
-
-    def __setstate__(self, state: object) -> None:
-        """Byte order and the like: an array of bytes has none."""
-
-
-class _Reconstruct:
-    """Stands in for NumPy's function. Without attributes, unlike a function's, there is nothing a pickle could set."""
-
-    __slots__ = ()
-
-    def __call__(self, *_: object) -> _Array:
-        return _Array()
-
-
-class _Encode:
-    """Stands in for codecs.encode, which is how Python 3 writes bytes in protocol 2."""
-
-    __slots__ = ()
-
-    def __call__(self, text: str, encoding: str) -> bytes:
-        if encoding != "latin1":
-            raise pickle.UnpicklingError(f"expected bytes written as latin1, got {_short(encoding)}")
-        return text.encode("latin1")
-
-
-_KNOWN = {
-    ("numpy.core.multiarray", "_reconstruct"): _Reconstruct(),
-    ("numpy._core.multiarray", "_reconstruct"): _Reconstruct(),
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _Encode(),
-}
-
-
-class _DataUnpickler(pickle.Unpickler):
-    """Knows only what the official files contain, or what NumPy 2 writes for the same."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _KNOWN:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which image data has no use for")
-        return _KNOWN[module, name]
-
-
 def unpickle(name: str, data: bytes) -> dict[str, Any]:
     """A pickled dict, with its keys as text, whichever Python wrote it."""
     try:
-        content = _DataUnpickler(io.BytesIO(data), encoding="bytes").load()
+        content = load_plain(data)
     except Exception as error:
-        raise BadArchive(f"{name}: expected a pickle of plain data, got one that is refused: {error}") from error
+        raise BadArchive(
+            f"{name}: expected a pickle of plain data, got one that is refused: {in_short(str(error))}"
+        ) from error
     if not isinstance(content, dict) or not all(isinstance(key, str | bytes) for key in content):
-        raise BadArchive(f"{name}: expected a dict, got {_short(content)}")
-    return {_text(key): value for key, value in content.items()}
+        raise BadArchive(f"{name}: expected a dict, got {in_short(content)}")
+    return {as_text(key): value for key, value in content.items()}

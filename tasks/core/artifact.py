@@ -1,6 +1,6 @@
 """What an artifact is: the key its version follows from, the manifest that vouches for it, the stage that makes it."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from tasks.core import files
 
 Log = Callable[[str], None]
-LONGEST_WORDS = 60
+LONGEST_VALUES = 60
 
 
 class _Stored(BaseModel):
@@ -118,32 +118,38 @@ def why_made(key: Key, earlier: Iterable[Manifest]) -> str:
     return ", ".join(nearest)
 
 
-def _ingredients(key: Key) -> dict[str, JsonValue]:
-    """Each ingredient by its dotted name; `attempt` is no ingredient of its own."""
-    flat: dict[str, JsonValue] = {}
+def _ingredients(key: Key) -> dict[tuple[str, str], JsonValue]:
+    """Each ingredient by its kind and dotted name; `attempt` is no ingredient of its own."""
+    groups: dict[str, Mapping[str, JsonValue]] = {
+        "input": key.inputs,
+        "setting": key.settings,
+        "environment": key.environment,
+        "code": key.code,
+    }
+    return {(kind, name): value for kind, group in groups.items() for name, value in _flat(group)}
 
-    def walk(prefix: str, value: JsonValue) -> None:
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                walk(f"{prefix}.{name}" if prefix else name, inner)
+
+def _flat(group: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
+    for name, value in group.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
         else:
-            flat[prefix] = value
-
-    walk("", {f"input {name}": digest for name, digest in key.inputs.items()})
-    walk("", key.settings)
-    walk("", key.environment)
-    walk("", {f"code {symbol}": digest for symbol, digest in key.code.items()})
-    return flat
+            yield f"{prefix}{name}", value
 
 
-def _differences(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) -> list[str]:
+def _differences(before: Mapping[tuple[str, str], JsonValue], after: Mapping[tuple[str, str], JsonValue]) -> list[str]:
     """What changed in words, in the order of the ingredients; values where they are short enough to be read."""
-    said = [f"{name} removed" for name in before if name not in after]
-    for name, value in after.items():
-        if name not in before:
-            said.append(f"{name} added")
-        elif before[name] != value:
-            digest = name.startswith(("input ", "code "))
-            words = f"{before[name]} → {value}"
-            said.append(f"{name} changed" if digest or len(words) > LONGEST_WORDS else f"{name} {words}")
+    said = [f"{_word(*ingredient)} removed" for ingredient in before if ingredient not in after]
+    for ingredient, value in after.items():
+        if ingredient not in before:
+            said.append(f"{_word(*ingredient)} added")
+        elif files.canonical_json(before[ingredient]) != files.canonical_json(value):
+            values = f"{before[ingredient]} → {value}"
+            is_digest = ingredient[0] in ("input", "code")
+            shown = "changed" if is_digest or len(values) > LONGEST_VALUES else values
+            said.append(f"{_word(*ingredient)} {shown}")
     return said
+
+
+def _word(kind: str, name: str) -> str:
+    return f"{kind} {name}" if kind in ("input", "code") else name

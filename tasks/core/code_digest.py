@@ -6,7 +6,7 @@ its version instead, and settings by their values, so the modules that carry onl
 
 import ast
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,16 +24,21 @@ def code_digests(function: Callable[..., object]) -> dict[str, str]:
     digests: dict[Symbol, str] = {}
     waiting = [(function.__module__, function.__qualname__)]
     while waiting:
-        symbol = waiting.pop()
-        if symbol not in digests:
-            module_name, name = symbol
-            module = _module(module_name)
-            nodes = module.definitions[name]
-            digests[symbol] = hashlib.sha256("".join(map(canonical, nodes)).encode()).hexdigest()[:12]
-            waiting += module.reached_from(nodes)
+        module, name = _home(waiting.pop())
+        if (module.name, name) not in digests:
+            used = module.names_used(name)
+            digests[module.name, name] = _digest(module, name, used)
+            waiting += [symbol for word in used for symbol in module.reached(word)]
             if MODULE_BODY in module.definitions:
-                waiting.append((module_name, MODULE_BODY))
+                waiting.append((module.name, MODULE_BODY))
     return {f"{module.replace('.', '/')}.py: {name}": digest for (module, name), digest in sorted(digests.items())}
+
+
+def _digest(module: "_Module", name: str, used: set[str]) -> str:
+    """Of a symbol's own code, and of where the names come from that it imports."""
+    code = [canonical(node) for node in module.definitions[name]]
+    origins = [f"{word}={module.imports[word]}" for word in sorted(used & module.imports.keys())]
+    return hashlib.sha256("\n".join(code + origins).encode()).hexdigest()[:12]
 
 
 def canonical(node: object) -> str:
@@ -48,6 +53,8 @@ def canonical(node: object) -> str:
     fields = {name: value for name, value in ast.iter_fields(node) if name not in ("ctx", "kind", "type_comment")}
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         fields["body"] = _without_docstring(node.body)
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 ends formats with an empty string
+        fields["values"] = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
     written = [
         f"{name}={canonical(value)}" for name, value in sorted(fields.items()) if value is not None and value != []
     ]
@@ -67,7 +74,7 @@ def _is_string(statement: ast.stmt) -> bool:
 
 
 class _Module:
-    """A core module's top-level definitions, and what its names mean that come from other core modules."""
+    """A core module: its top-level definitions, and what its imported names mean."""
 
     def __init__(self, name: str, source: str) -> None:
         self.name = name
@@ -75,62 +82,74 @@ class _Module:
         self.definitions: dict[str, list[ast.stmt]] = {}
         for statement in _without_docstring(tree.body):
             if not isinstance(statement, ast.Import | ast.ImportFrom):
-                for defined in _defined_names(statement) or [MODULE_BODY]:
+                for defined in _defined_names(statement):
                     self.definitions.setdefault(defined, []).append(statement)
-        self.symbols: dict[str, Symbol] = {}
-        self.modules: dict[str, str] = {}
+        self.imports: dict[str, str] = {}
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom | ast.Import):
                 self._note_import(node)
 
     def _note_import(self, node: ast.ImportFrom | ast.Import) -> None:
         for alias in node.names:
-            origin = f"{node.module}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name
-            if not origin.startswith(f"{PACKAGE}."):
-                continue
-            if origin in _module_names():
-                if isinstance(node, ast.Import) and not alias.asname:
-                    raise ValueError(f"{self.name}: write `from {PACKAGE} import …` in place of `import {origin}`")
-                self.modules[alias.asname or alias.name] = origin
+            if isinstance(node, ast.Import):
+                origin, followable = alias.name, not alias.name.startswith(PACKAGE)
             else:
-                home, _, symbol = origin.rpartition(".")
-                self.symbols[alias.asname or alias.name] = (home, symbol)
+                origin = f"{node.module}.{alias.name}"
+                followable = not node.level and not (alias.name == "*" and origin.startswith(PACKAGE))
+            if not followable or f"{PACKAGE}.".startswith(f"{origin}."):
+                raise ValueError(f"{self.name}: write `from {PACKAGE}… import NAME`; any other import is not followed")
+            self.imports[alias.asname or alias.name.partition(".")[0]] = origin
 
-    def reached_from(self, nodes: Iterable[ast.stmt]) -> Iterator[Symbol]:
-        for node in nodes:
-            for part in ast.walk(node):
-                if isinstance(part, ast.Name) and part.id in self.definitions:
-                    yield self.name, part.id
-                elif isinstance(part, ast.Name) and part.id in self.symbols:
-                    yield from _followed(self.symbols[part.id])
-                elif (
-                    isinstance(part, ast.Attribute)
-                    and isinstance(part.value, ast.Name)
-                    and part.value.id in self.modules
-                ):
-                    yield from _followed((self.modules[part.value.id], part.attr))
+    def names_used(self, name: str) -> set[str]:
+        """Names in a definition's code; those of modules as `module.attribute` where that is how they are used."""
+        used: set[str] = set()
+        waiting: list[ast.AST] = list(self.definitions[name])
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                used |= {node.value.id, f"{node.value.id}.{node.attr}"}
+            elif isinstance(node, ast.Name):
+                used |= {node.id, f"{node.id}.*"}
+            else:
+                waiting += ast.iter_child_nodes(node)
+        return used
+
+    def reached(self, word: str) -> Iterator[Symbol]:
+        """The core's symbols that a used name means."""
+        name, _, attribute = word.partition(".")
+        origin = self.imports.get(name, "")
+        home = origin.rpartition(".")[0]
+        if not attribute and name in self.definitions:
+            yield self.name, name
+        elif origin in _module_names() - NOT_FOLLOWED and attribute:
+            yield from ((origin, each) for each in (_module(origin).definitions if attribute == "*" else [attribute]))
+        elif not attribute and home in _module_names() - NOT_FOLLOWED:
+            yield home, origin.rpartition(".")[2]
 
 
-def _defined_names(statement: ast.stmt) -> list[str]:
+def _home(symbol: Symbol) -> tuple[_Module, str]:
+    """The module that defines a symbol, where another one only passes it on."""
+    module, name = _module(symbol[0]), symbol[1]
+    if name in module.definitions:
+        return module, name
+    passed_on = next(iter(module.reached(name)), None)
+    return _home(passed_on) if passed_on else (module, MODULE_BODY)
+
+
+def _defined_names(statement: ast.stmt) -> set[str]:
+    """The names that a top-level statement binds; what does more than that counts for the whole module too."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return [statement.name]
-    if isinstance(statement, ast.Assign | ast.AnnAssign):
-        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-        return [part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)]
-    return []
-
-
-def _followed(symbol: Symbol) -> list[Symbol]:
-    return [] if symbol[0] in NOT_FOLLOWED else [symbol]
+        return {statement.name}
+    parts = list(ast.walk(statement))
+    bound = {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+    if isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign) and bound:
+        return bound
+    return {MODULE_BODY} | bound | {part.name for part in parts if isinstance(part, ast.FunctionDef | ast.ClassDef)}
 
 
 @cache
 def _module_names() -> frozenset[str]:
-    spec = find_spec(PACKAGE)
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    [folder] = spec.submodule_search_locations
-    return frozenset(f"{PACKAGE}.{path.stem}" for path in Path(folder).glob("*.py"))
+    return frozenset(f"{PACKAGE}.{path.stem}" for path in Path(__file__).parent.glob("*.py"))
 
 
 @cache

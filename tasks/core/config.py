@@ -54,8 +54,7 @@ def without_credentials(source: str) -> str:
     if not is_url(source):
         return source
     parts = urlsplit(source)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def is_loopback(url: str) -> bool:
@@ -70,16 +69,27 @@ def _known_source(source: str) -> str:
     if source in ("cifar10", "synthetic"):
         return source
     if is_url(source):
-        if not urlsplit(source).hostname:
-            raise ValueError(f"expected a URL with a host, got {source!r}")
+        try:
+            usable = urlsplit(source).hostname and urlsplit(source).port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError(f"expected a URL with a host and a port, got {without_credentials(source)!r}")
         return source
-    return str(Path(source).expanduser().resolve())
+    return _path(source)
+
+
+def _path(text: str) -> str:
+    try:
+        return str(Path(text).expanduser().resolve())
+    except RuntimeError as error:
+        raise ValueError(f"expected a path, got {text!r}: {error}") from None
 
 
 def _folder(store: str) -> str:
-    if "://" in store:
+    if not store or "://" in store:
         raise ValueError(f"expected a folder, got {store!r}; object stores are not supported yet")
-    return str(Path(store).expanduser().resolve())
+    return _path(store)
 
 
 class Settings(BaseModel):
@@ -127,13 +137,15 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
+        shown = without_credentials(self.source)
         named = self.source in ("cifar10", "synthetic") or is_url(self.source)
-        if not named and not self.sha256 and not Path(self.source).is_file():  # with a pin the store may have a copy
+        found = named or os.path.isfile(self.source)  # noqa: PTH113 - pathlib's raises where a name is too long
+        if not found and not self.sha256:  # with a pin the store may have a copy
             raise ValueError(f"source: expected cifar10, synthetic, an https:// URL or an archive, got {self.source!r}")
         if self.sha256 and self.source in ("cifar10", "synthetic"):
             raise ValueError(f"sha256 pins an archive of your own, but source is {self.source!r}; give one of the two")
         if self.source.startswith("http://") and not self.sha256 and not is_loopback(self.source):
-            raise ValueError(f"source {self.source!r} is plain http and sha256 is unset; use https:// or give --sha256")
+            raise ValueError(f"source {shown!r} is plain http and sha256 is unset; use https:// or give --sha256")
         return self
 
     def resolved_recipe(self) -> Recipe:
@@ -149,9 +161,12 @@ class Settings(BaseModel):
 
     def store_folder(self) -> Path:
         """Where the artifacts live: never in the current folder of whoever started the run."""
-        chosen = self.store or os.environ.get(STORE_VARIABLE)
-        if chosen:
-            return Path(_folder(chosen))
+        if self.store:
+            return Path(self.store)
+        if chosen := os.environ.get(STORE_VARIABLE):
+            if not Path(chosen).is_absolute():
+                raise InputError(f"{STORE_VARIABLE}: expected an absolute path, got {chosen!r}")
+            return Path(chosen)
         if not (PROJECT / "pyproject.toml").is_file():
             raise InputError(f"store: the project's folder is not at {PROJECT}; give --store or set {STORE_VARIABLE}")
         return PROJECT / "artifacts"

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from tasks.core import files
-from tasks.core.archive import TUTORIAL_CLASSES, Archive, read_archive
+from tasks.core.archive import Archive, read_archive
 from tasks.core.config import Normalization
 from tasks.core.identity import OFFICIAL_SHA256, Identity
 
@@ -69,7 +69,7 @@ def identify(archive: Archive, sha256: str) -> Identity:
         return Identity(kind="official", name="CIFAR-10", sha256=sha256)
     if archive.generated:
         return Identity(kind="generated", name="generated images (not CIFAR-10)", sha256=sha256)
-    layout = "CIFAR-10 from an unofficial archive" if list(archive.classes) == TUTORIAL_CLASSES else "an archive"
+    layout = "CIFAR-10 from an unofficial archive" if archive.cifar10 else "an archive"
     return Identity(kind="archive", name=f"{layout} ({sha256[:12]})", sha256=sha256)
 
 

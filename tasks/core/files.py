@@ -53,6 +53,12 @@ def replacing(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def sweep(path: Path) -> None:
+    """Remove what killed processes left beside `path` in writing it. Nobody else may be writing it now."""
+    for aside in path.parent.glob(f".{path.name}.*"):
+        aside.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     with replacing(path) as aside:
         aside.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.core import files
 from tasks.core.artifact import ArtifactRef, Log
 from tasks.core.config import Promote
+from tasks.core.errors import WorldError
 from tasks.core.identity import Identity, read_identity
 from tasks.core.runs import Run
 from tasks.core.store import DamagedArtifact, Store, now, open_store
@@ -24,6 +25,7 @@ ROOT_FILES = {
     "report.html": "report",
     "metrics.json": "report",
 }
+CURRENT, LOG, LOCK = "current.json", "promotions.jsonl", "promotion"
 JUDGED = ("dataset", "weights", "predictions", "per_class")
 
 
@@ -82,8 +84,11 @@ def decide(
 
 
 def read_current(store: Store) -> Current | None:
-    path = store.root / "current.json"
-    return Current.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
+    path = store.root / CURRENT
+    try:
+        return Current.model_validate_json(path.read_bytes()) if path.exists() else None
+    except ValidationError:
+        raise WorldError(f"{path}: expected a promoted run, got something else; delete it to promote anew") from None
 
 
 @contextmanager
@@ -93,42 +98,48 @@ def judged(run: Run, policy: Promote, log: Log) -> Iterator[Verdict]:
     One run at a time, so that no verdict is overtaken by another run's promotion.
     """
     store, artifacts = run.store, run.record.artifacts
-    with store.locked("promotion", log):
+    with store.locked(LOCK, log):
         identity = read_identity(store.open(artifacts["dataset"]))
-        verdict = decide(policy, artifacts, identity, read_current(store))
+        current = read_current(store)
+        verdict = decide(policy, artifacts, identity, current)
         run.record.verdict = str(verdict)
         yield verdict
         run.end("completed")
-        _settle(run, identity, verdict)
+        entry = {"run": run.record.run, "at": now(), "who": run.record.who, "why": verdict.reason}
+        if verdict.action == "refuse":
+            files.append_line(store.root / LOG, {"action": "refuse", **entry})
+        elif verdict.action == "keep" and current:  # the same results, perhaps in newer versions
+            _make_current(store, current.model_copy(update={"artifacts": artifacts}))
+        else:
+            _make_current(store, Current(**entry, identity=identity, artifacts=artifacts))
         log(f"run {run.record.run} on {identity.name} is {verdict}")
 
 
-def _settle(run: Run, identity: Identity, verdict: Verdict) -> None:
-    entry = {"run": run.record.run, "at": now(), "who": run.record.who, "why": verdict.reason}
-    if verdict.action == "promote":
-        current = Current(**entry, identity=identity, artifacts=run.record.artifacts)
-        files.write_json(run.store.root / "current.json", current.model_dump(mode="json"))
-        restore_root(run.store)
-    elif verdict.action == "refuse":
-        files.append_line(run.store.root / "promotions.jsonl", {"action": "refuse", **entry})
+def _make_current(store: Store, current: Current) -> None:
+    files.write_json(store.root / CURRENT, current.model_dump(mode="json"))
+    _put_right(store, current)
 
 
 def open_settled_store(root: Path, log: Log) -> Store:
     """The store at `root`, with the root files of its current run, even if the last promotion was cut short."""
     store = open_store(root)
-    with store.locked("promotion", log):
-        try:
-            restore_root(store)
-        except DamagedArtifact as error:  # this run may be the one that makes it anew
-            log(f"the promoted run's files cannot be put right yet: {error}")
+    try:
+        restore_root(store, log)
+    except DamagedArtifact as error:  # this run may be the one that makes it anew
+        log(f"the promoted run's files cannot be put right yet: {error}")
     return store
 
 
-def restore_root(store: Store) -> None:
+def restore_root(store: Store, log: Log = print) -> None:
     """Make the root files, and the log of promotions, those of the current run, whatever they were."""
-    current = read_current(store)
-    if current is None:
-        return
+    with store.locked(LOCK, log):
+        for name in (CURRENT, *ROOT_FILES):
+            files.sweep(store.root / name)
+        if current := read_current(store):
+            _put_right(store, current)
+
+
+def _put_right(store: Store, current: Current) -> None:
     _log_promotion(store, current)
     for name, artifact in ROOT_FILES.items():
         ref = current.artifacts[artifact]
@@ -142,6 +153,8 @@ def restore_root(store: Store) -> None:
 
 def _log_promotion(store: Store, current: Current) -> None:
     entry = {"action": "promote", "run": current.run, "at": current.at, "who": current.who, "why": current.why}
-    path = store.root / "promotions.jsonl"
-    if files.canonical_json(entry) not in (path.read_text(encoding="utf-8").splitlines() if path.exists() else []):
+    path = store.root / LOG
+    if files.canonical_json(entry) not in (
+        path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    ):
         files.append_line(path, entry)

@@ -79,7 +79,8 @@ def recorded_run(store: Store, settings: Mapping[str, JsonValue], facts: Mapping
         try:
             yield run
         except Exception as error:
-            run.end("failed", str(error) if isinstance(error, ExpectedError) else f"{type(error).__name__}: {error}")
+            words = " ".join(str(error).split())
+            run.end("failed", words if isinstance(error, ExpectedError) else f"{type(error).__name__}: {words}")
             raise
         except BaseException as error:  # Ctrl-C, or a worker that cancels
             run.end("interrupted", type(error).__name__)
@@ -93,6 +94,7 @@ def close_killed(store: Store) -> None:
         record = read_record(path)
         if record and record.status == "running":
             with suppress(Timeout), FileLock(_lock_path(store, record.run)).acquire(timeout=0):
+                files.sweep(path)
                 record = read_record(path)
                 if record and record.status == "running":
                     record.status = "killed"
@@ -109,9 +111,11 @@ def read_record(path: Path) -> RunRecord | None:
 @contextmanager
 def _alive(store: Store, run_id: str) -> Iterator[None]:
     lock = _lock_path(store, run_id)
-    with FileLock(lock):
-        yield
-    lock.unlink(missing_ok=True)
+    try:
+        with FileLock(lock):
+            yield
+    finally:
+        lock.unlink(missing_ok=True)
 
 
 def _lock_path(store: Store, run_id: str) -> Path:

@@ -44,6 +44,8 @@ def raw_stage(source: str, sha256: str | None, downloads: Path, mirrors: Sequenc
         return _pinned(sha256, download) if sha256 else Stage(Key(name="raw", settings=_unpinned(source)), download)
     if sha256:
         return _pinned(sha256, partial(_copy, Path(source), sha256))
+    if not Path(source).is_file():
+        raise InputError(f"source: expected an existing archive, got {source}")
     found = files.sha256_of(Path(source))
     return _pinned(found, partial(_copy, Path(source), found))
 

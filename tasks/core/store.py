@@ -103,7 +103,8 @@ class Store:
 
     def newest(self, key: Key) -> Manifest | None:
         """The latest attempt at a key."""
-        attempts = [m for m in self.manifests(key.name) if m.key.at_attempt(0) == key.at_attempt(0)]
+        version = key.at_attempt(0).version  # by digest: Python calls 1, 1.0 and True equal
+        attempts = [m for m in self.manifests(key.name) if m.key.at_attempt(0).version == version]
         return max(attempts, key=lambda manifest: manifest.key.attempt, default=None)
 
     def first_made(self, ref: ArtifactRef) -> Manifest | None:
@@ -119,10 +120,14 @@ class Store:
             path = self.folder(manifest.name, manifest.version) / name
             if not path.is_file():
                 yield name, f"{manifest.ref}: {name} is missing"
-            elif (size := path.stat().st_size) != facts.bytes:
-                yield name, f"{manifest.ref}: {name} is damaged: expected {facts.bytes:,} bytes, got {size:,}"
             elif files.sha256_of(path) != facts.sha256:
-                yield name, f"{manifest.ref}: {name} is damaged: its bytes are not those that were stored"
+                size = path.stat().st_size
+                found = (
+                    f"expected {facts.bytes:,} bytes, got {size:,}"
+                    if size != facts.bytes
+                    else "its bytes are not those that were stored"
+                )
+                yield name, f"{manifest.ref}: {name} is damaged: {found}"
 
     @contextmanager
     def locked(self, name: str, log: Log) -> Iterator[None]:
@@ -217,21 +222,31 @@ class Store:
 def open_store(root: Path) -> Store:
     """The store at `root`, made if there is none, and rid of what killed processes left half done."""
     store = Store(root)
-    description = root / "store.json"
     try:
         (store.work / "locks").mkdir(parents=True, exist_ok=True)
-        if not description.exists():
-            files.write_json(description, {"format": FORMAT})
+        with store.locked("opening", log=lambda _: None):
+            _describe(root / "store.json")
+            for leftover in sorted((store.work / "staging").glob("*")):
+                with suppress(Timeout), FileLock(store.work / "locks" / f"{leftover.name}.lock").acquire(timeout=0):
+                    shutil.rmtree(leftover, ignore_errors=True)
     except OSError as error:
         raise InputError(
             f"store {root}: cannot be written ({error.strerror}); give another folder by --store"
         ) from None
-    found = json.loads(description.read_text(encoding="utf-8")).get("format")
+    return store
+
+
+def _describe(description: Path) -> None:
+    """Write down the store's format, or check it."""
+    files.sweep(description)
+    if not description.exists():
+        files.write_json(description, {"format": FORMAT})
+    text = description.read_text(encoding="utf-8", errors="replace")
+    try:
+        found = json.loads(text)["format"]
+    except (ValueError, TypeError, KeyError, IndexError):
+        found = text[:40]
     if found != FORMAT:
         raise InputError(
-            f"store {root}: expected format {FORMAT}, got {found}; use the version of cifar-flow that made it"
+            f"store {description.parent}: expected format {FORMAT}, got {found!r}; use the cifar-flow that made it"
         )
-    for leftover in sorted((store.work / "staging").glob("*")):
-        with suppress(Timeout), FileLock(store.work / "locks" / f"{leftover.name}.lock").acquire(timeout=0):
-            shutil.rmtree(leftover, ignore_errors=True)
-    return store
