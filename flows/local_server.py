@@ -97,7 +97,10 @@ def prefect_server() -> Iterator[None]:
     )
 
     settings = Settings()
-    if server is None or settings.api.url or not settings.server.ephemeral.enabled:
+    if server and (settings.api.url or not settings.server.ephemeral.enabled):
+        server.end()  # a profile names another
+        server = None
+    if server is None:
         yield
         return
     import flows.cifar_flow  # noqa: F401 - the other heavy imports, while the server goes on starting

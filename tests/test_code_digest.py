@@ -217,6 +217,7 @@ def test_every_symbol_that_is_reached_is_covered_by_name(project: Project) -> No
     [
         ("making", "min(LIMIT", "max(LIMIT", "making.py: make"),
         ("making", "1_000", "1_001", "making.py: COUNT"),
+        ("making", "@noted", "@noted\n@noted", "making.py: make"),
         ("shapes", "* FACTOR", "/ FACTOR", "shapes.py: area"),
         ("shapes", "side**2", "side * side", "shapes.py: _square"),
         ("shapes", "FACTOR = 2", "FACTOR = 3", "shapes.py: FACTOR"),

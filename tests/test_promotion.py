@@ -17,7 +17,16 @@ from tasks.core.artifact import ArtifactRef
 from tasks.core.config import Promote
 from tasks.core.errors import ExpectedError
 from tasks.core.identity import RANKS, Kind
-from tasks.core.promotion import JUDGED, ROOT_FILES, Current, decide, judged, read_current, restore_root
+from tasks.core.promotion import (
+    JUDGED,
+    ROOT_FILES,
+    Current,
+    decide,
+    judged,
+    open_settled_store,
+    read_current,
+    restore_root,
+)
 from tasks.core.runs import recorded_run
 from tasks.core.store import Store, open_store
 
@@ -404,6 +413,27 @@ def test_putting_the_root_right_may_be_killed_at_any_step(stale: Path, tmp_path:
         assert check_that_all_is_of_the_current_run(root, words) == "two"
 
 
+def test_opening_the_store_for_a_run_finishes_a_promotion_that_was_cut_short(stale: Path) -> None:
+    words = {logged(stale)[0]["run"]: "one"}
+
+    open_settled_store(stale, quiet)
+
+    assert check_that_all_is_of_the_current_run(stale, words) == "two"
+
+
+def test_a_promoted_run_whose_files_are_lost_does_not_keep_the_store_from_being_opened(
+    stale: Path, log: list[str]
+) -> None:
+    lose(open_store(stale), current(open_store(stale)).artifacts["weights"])
+
+    open_settled_store(stale, log.append)
+
+    assert len(log) == 1
+    assert "weights/" in log[0]
+    finished_run(stale, "three")
+    assert root_files(stale) == files_of("three")
+
+
 def test_a_killed_promotion_leaves_no_half_written_files_once_the_store_is_opened(stale: Path, tmp_path: Path) -> None:
     for root in killed_at_every_step(RESTORE, stale, tmp_path / "killed"):
         restore_root(open_store(root))
@@ -466,12 +496,13 @@ def test_putting_the_root_right_never_undoes_a_promotion_that_another_process_ma
     finished_run(root, "one")
     for name in ROOT_FILES:
         (root / name).unlink()
-    with started(RESTORE_AND_STOP, root) as restoring, started(JUDGING, root, "two", "at once") as judging:
+    with started(RESTORE_AND_STOP, root) as restoring:
         assert os.WIFSTOPPED(os.waitpid(restoring.pid, os.WUNTRACED)[1])
-        next_line(judging)  # it is promoted, or it waits
-        restoring.send_signal(signal.SIGCONT)
-        go_on(judging)
-        go_on(restoring)
+        with started(JUDGING, root, "two", "at once") as judging:
+            next_line(judging)  # it is promoted, or it waits
+            restoring.send_signal(signal.SIGCONT)
+            go_on(judging)
+            go_on(restoring)
 
     assert root_files(root) == files_of("two")
 

@@ -204,6 +204,7 @@ def test_a_run_killed_at_any_step_has_a_whole_record_or_none(store: Store, tmp_p
         close_killed(reopened)
         records = [on_disk(reopened, path.stem) for path in (root / "runs").glob("*.json")]
         endings.append([record["status"] for record in records])
+        assert [path.name for path in (root / "runs").glob(".*")] == []
 
     assert endings == sorted(endings, key=lambda statuses: [[], ["killed"], ["completed"]].index(statuses))
     assert endings[0] == []

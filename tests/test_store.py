@@ -492,23 +492,40 @@ def test_a_build_that_raises_leaves_nothing_behind(store: Store, error: BaseExce
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
+from tasks.core.errors import WorldError
 from tasks.core.store import open_store
 from tiny_artifacts import quiet, stage_of
-store = open_store(Path(sys.argv[1]))
-resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))  # room for the payload, and for a part of the manifest
+store, room = open_store(Path(sys.argv[1])), int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 try:
     store.get_or_create(stage_of({"a.bin": b"the bytes of a"}), quiet)
-except OSError as error:
-    print(error.errno)
+except WorldError as error:
+    print(error)
 """
 
 
-def test_a_manifest_that_finds_no_room_leaves_nothing_behind(store: Store) -> None:
-    with started(FULL_DISK, store.root) as process:
-        assert go_on(process) == [str(errno.EFBIG)]
+@pytest.mark.parametrize("room", [10, 300], ids=["for a part of the payload", "for a part of the manifest"])
+def test_a_build_that_finds_no_room_says_so_in_one_line_and_leaves_nothing_behind(store: Store, room: int) -> None:
+    with started(FULL_DISK, store.root, room) as process:
+        [said] = go_on(process)
 
+    assert os.strerror(errno.EFBIG) in said
+    assert str(store.root) in said
     assert staged(store) == []
     assert versions(store) == {}
+
+
+def test_what_a_build_may_not_read_elsewhere_is_not_blamed_on_the_store(store: Store, tmp_path: Path) -> None:
+    closed = tmp_path / "closed.tar.gz"
+
+    def build(_: Path, __: Log) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(closed))  # as open() would for all but root
+
+    with pytest.raises((OSError, ExpectedError)) as raised:
+        store.get_or_create(Stage(Key(name="x"), build), quiet)
+
+    assert str(closed) in str(raised.value)
+    assert "free some" not in str(raised.value)
 
 
 BUILDING = """

@@ -36,7 +36,7 @@ def code_digests(function: Callable[..., object]) -> dict[str, str]:
 
 def _digest(module: "_Module", name: str, used: set[str]) -> str:
     """Of a symbol's own code, and of where the names come from that it imports."""
-    code = [canonical(node) for node in module.definitions[name]]
+    code = [canonical(node) for node in module.definitions.get(name, [])]
     origins = [f"{word}={module.imports[word]}" for word in sorted(used & module.imports.keys())]
     return hashlib.sha256("\n".join(code + origins).encode()).hexdigest()[:12]
 
@@ -103,7 +103,7 @@ class _Module:
     def names_used(self, name: str) -> set[str]:
         """Names in a definition's code; those of modules as `module.attribute` where that is how they are used."""
         used: set[str] = set()
-        waiting: list[ast.AST] = list(self.definitions[name])
+        waiting: list[ast.AST] = list(self.definitions.get(name, []))
         while waiting:
             node = waiting.pop()
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
