@@ -14,6 +14,9 @@ import pytest
 from pipeline import Pipeline
 from tiny import tiny_archive
 
+# What a shell runs in its background ignores Ctrl-C, and so would the processes that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:

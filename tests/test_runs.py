@@ -15,10 +15,11 @@ from tasks.core.runs import close_killed, recorded_run
 from tasks.core.store import Store, open_store
 
 RUNNING = """
-import sys
+import signal, sys
 from pathlib import Path
 from tasks.core.runs import recorded_run
 from tasks.core.store import open_store
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what runs in its background ignore Ctrl-C
 with recorded_run(open_store(Path(sys.argv[1])), {"seed": 1}, {}) as run:
     print(run.record.run, flush=True)
     sys.stdin.readline()
