@@ -332,7 +332,7 @@ def test_a_missing_member_is_named(tmp_path: Path, missing: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"not a tar", bytes(10_240), gzip.compress(b"", mtime=0), gzip.compress(b"not a tar")]
+    "body", [b"", b"not a tar", bytes(10_240), gzip.compress(b"", mtime=0), gzip.compress(b"not a tar", mtime=0)]
 )
 def test_a_file_that_is_no_tar_is_refused_by_name(tmp_path: Path, body: bytes) -> None:
     (tmp_path / "archive.tar.gz").write_bytes(body)

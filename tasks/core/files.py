@@ -14,7 +14,8 @@ from typing import Any
 from tasks.core.errors import WorldError
 
 MARGIN_BYTES = 50_000_000
-REFUSED_BY_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+REFUSED = {errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def sha256_of(path: Path) -> str:
@@ -90,10 +91,11 @@ def check_space(folder: Path, wanted_bytes: int) -> None:
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses into one line that says where."""
+    """Turn a full disk, and what is refused in `folder`, into one line that says where."""
     try:
         yield
     except OSError as error:
-        if error.errno not in REFUSED_BY_DISK:
+        refused_here = error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(folder)
+        if error.errno not in DISK_FULL and not (error.errno in REFUSED and refused_here):
             raise
         raise WorldError(f"disk: {error.strerror} in {folder}; free some or give --store") from error

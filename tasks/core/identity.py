@@ -30,6 +30,10 @@ class Identity(BaseModel):
         """Official CIFAR-10 above any other archive, that above generated images."""
         return RANKS.index(self.kind)
 
+    def same_images(self, other: "Identity") -> bool:
+        """Whether both are the same archive, or both generated: the generator makes one set of images."""
+        return self.sha256 == other.sha256 or (self.generated and other.generated)
+
 
 def read_identity(dataset: Path) -> Identity:
     """The identity of the dataset whose payload is in a folder, without its arrays."""

@@ -77,7 +77,7 @@ def decide(
     if identity.rank < current.identity.rank:
         ranks = f"{identity.name} ranks below {current.identity.name} of run {current.run}"
         return Verdict(action="refuse", reason=f"{ranks}; --promote always overrules that")
-    if candidate["dataset"].sha256 == current.artifacts["dataset"].sha256:
+    if identity.same_images(current.identity):
         return Verdict(action="promote", reason=f"it is the latest run on the same dataset, {place}")
     other = f"its images are not those of the current run {current.run}"
     return Verdict(action="refuse", reason=f"{other}; --promote always overrules that")

@@ -94,11 +94,14 @@ def close_killed(store: Store) -> None:
         record = read_record(path)
         if record and record.status == "running":
             with suppress(Timeout), FileLock(_lock_path(store, record.run)).acquire(timeout=0):
-                files.sweep(path)
                 record = read_record(path)
                 if record and record.status == "running":
                     record.status = "killed"
                     files.write_json(path, record.model_dump(mode="json"))
+    for aside in sorted((store.root / "runs").glob(".*.json.*")):
+        run_id = aside.name.removeprefix(".").partition(".json.")[0]
+        with suppress(Timeout), FileLock(_lock_path(store, run_id)).acquire(timeout=0):
+            aside.unlink(missing_ok=True)
 
 
 def read_record(path: Path) -> RunRecord | None:

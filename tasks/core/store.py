@@ -70,7 +70,8 @@ class Store:
                 log(f"{key.name} is made again: {damage or f'asked for, in place of {newest.ref}'}")
             else:
                 log(f"{key.name} is made: {why_made(key, self.manifests(key.name))}")
-            made, seconds = self._make(stage, newest, to_heal=newest if damage else None, log=log)
+            with files.disk_errors(self.root):
+                made, seconds = self._make(stage, newest, to_heal=newest if damage else None, log=log)
             return Outcome(made.ref, False, f"made {made.ref} in {seconds:.1f} s")
 
     def open(self, ref: ArtifactRef) -> Path:
@@ -151,8 +152,7 @@ class Store:
         staging.mkdir(parents=True)
         try:
             started = time.perf_counter()
-            with files.disk_errors(self.root):
-                stage.build(staging, log)
+            stage.build(staging, log)
             seconds = time.perf_counter() - started
             payload = {
                 path.name: FileFacts(bytes=path.stat().st_size, sha256=files.sha256_of(path))
