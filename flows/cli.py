@@ -22,9 +22,10 @@ app = cyclopts.App(
 def run(*, settings: Annotated[Settings, cyclopts.Parameter(name="*")] = Settings()) -> None:  # noqa: B008 - frozen
     from flows.local_server import prefect_server
 
-    with prefect_server():
+    with prefect_server() as wait_until_ready:
         from flows.cifar_flow import cifar_flow
 
+        wait_until_ready()
         cifar_flow(**settings.model_dump())
 
 

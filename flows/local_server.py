@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
@@ -81,8 +81,11 @@ class LocalServer:
 
 
 @contextmanager
-def prefect_server() -> Iterator[None]:
-    """A server for this block: the one that the user's Prefect settings name, or a local one."""
+def prefect_server() -> Iterator[Callable[[], None]]:
+    """A server for this block: the one that the user's Prefect settings name, or a local one.
+
+    It goes on starting while the block does its own imports; what is yielded waits until it answers.
+    """
     server = None if os.environ.get("PREFECT_API_URL") else LocalServer.start()
     if server:
         # Prefect's own exit hooks, which still send logs, run before this one.
@@ -101,15 +104,12 @@ def prefect_server() -> Iterator[None]:
         server.end()  # a profile names another
         server = None
     if server is None:
-        yield
+        yield lambda: None
         return
-    import flows.cifar_flow  # noqa: F401 - the other heavy imports, while the server goes on starting
-
-    server.wait_until_ready()
     os.environ["PREFECT_API_URL"] = server.url  # for processes and threads that start later
     # Nobody watches this server for runs that fell silent, and it has no UI to point to.
     with temporary_settings({PREFECT_API_URL: server.url, PREFECT_UI_URL: "", PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        yield
+        yield server.wait_until_ready
 
 
 def serve(descriptor: int) -> None:

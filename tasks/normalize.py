@@ -17,6 +17,6 @@ def normalize_and_cache(store: Store, raw: ArtifactRef, refresh: bool) -> State[
     """Check the archive and keep its images as arrays."""
     logger = get_run_logger()
     outcome = store.get_or_create(dataset_stage(store, raw, Normalization()), logger.info, refresh=refresh)
-    if read_identity(store.open(outcome.ref)).generated:
+    if read_identity(store.folder(outcome.ref.name, outcome.ref.version)).generated:
         logger.warning(NOT_CIFAR10)
     return shown(outcome)

@@ -24,14 +24,14 @@ def acquire_archive(
 
 def _archive(store: Store, source: str, sha256: str | None, log: Log, *, refresh: bool) -> Outcome:
     stage = raw_stage(source, sha256, store.work / "downloads")
-    return (None if refresh else _spared(store, stage)) or store.get_or_create(stage, log, refresh=refresh)
+    return (None if refresh else _at_hand(store, stage)) or store.get_or_create(stage, log, refresh=refresh)
 
 
-def _spared(store: Store, stage: Stage) -> Outcome | None:
-    """The archive need not be whole, nor there, while the dataset that was made from it is intact."""
+def _at_hand(store: Store, stage: Stage) -> Outcome | None:
+    """The archive in the store; it need not be whole, nor there, while the dataset that was made from it is intact."""
     newest = store.newest(stage.key)
     if newest and not store.damage(newest):
-        return None
+        return Outcome(newest.ref, True, f"reused {newest.ref}")
     ref = newest.ref if newest else _ref_by_pin(stage)
     dataset = ref and store.newest(dataset_stage(store, ref, Normalization()).key)
     if not ref or not dataset or store.damage(dataset):

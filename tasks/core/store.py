@@ -163,14 +163,6 @@ class Store:
                 self._heal(to_heal, staging)
                 return to_heal, seconds
             key = self._free_attempt(stage.key, newest)
-            made = Provenance(
-                at=now(),
-                seconds=round(seconds, 3),
-                run=self.run,
-                host=platform.node(),
-                device=stage.device,
-                versions=versions(),
-            )
             manifest = Manifest(
                 name=key.name,
                 version=key.version,
@@ -178,7 +170,7 @@ class Store:
                 key=key,
                 inputs=stage.inputs,
                 files=payload,
-                made=made,
+                made=self._provenance(stage, seconds),
             )
             self._publish(manifest, staging)
             if to_heal:
@@ -186,6 +178,16 @@ class Store:
             return manifest, seconds
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+    def _provenance(self, stage: Stage, seconds: float) -> Provenance:
+        return Provenance(
+            at=now(),
+            seconds=round(seconds, 3),
+            run=self.run,
+            host=platform.node(),
+            device=stage.device,
+            versions=versions(),
+        )
 
     def _free_attempt(self, key: Key, newest: Manifest | None) -> Key:
         """The key at the next attempt that no folder stands for, not even one whose manifest is lost."""
