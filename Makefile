@@ -34,7 +34,7 @@ worker: $(INSTALLED)     ## run what is started from the UI or by `prefect deplo
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"cifar-flow: expected Python 3.11 or later, got {v.major}.{v.minor}; give one by PYTHON=")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@echo "installing into .venv (6 GB with PyTorch's CUDA libraries; a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@

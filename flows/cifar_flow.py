@@ -13,6 +13,7 @@ from prefect.runtime import flow_run
 
 from flows.parameters import flat_parameters
 from tasks.core.config import Settings
+from tasks.core.device import choose_device
 from tasks.core.promotion import judged, open_settled_store
 from tasks.core.runs import recorded_run
 from tasks.download import download
@@ -30,6 +31,7 @@ def cifar_flow(settings: Settings) -> str:
     Returns the run's id.
     """
     log = get_run_logger().info
+    choose_device(settings.device)  # before anything is downloaded for a device that is not here
     store = open_settled_store(settings.store_folder(), log)
     with recorded_run(store, settings.recorded(), {"flow_run": str(flow_run.id)}) as run:
         raw = download(

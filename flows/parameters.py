@@ -1,10 +1,12 @@
 """Flow parameters from a settings model: flat, typed, bounded and described, as Prefect's UI and `-p` want them."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from tasks.core.config import Settings, checked_settings
+from tasks.core.errors import InputError
 
 Result = TypeVar("Result")
 
@@ -16,6 +18,7 @@ def flat_parameters(sequence: Callable[[Settings], Result]) -> Callable[..., Res
     """
 
     def flow_function(**parameters: object) -> Result:
+        _refuse_relative_paths(parameters)
         return sequence(checked_settings(**parameters))
 
     described = "\n".join(f"    {name}: {field.description}" for name, field in Settings.model_fields.items())
@@ -25,3 +28,12 @@ def flat_parameters(sequence: Callable[[Settings], Result]) -> Callable[..., Res
     flow_function.__doc__ = f"{inspect.getdoc(sequence)}\n\nArgs:\n{described}\n"
     flow_function.__signature__ = inspect.signature(Settings)  # type: ignore[attr-defined]
     return flow_function
+
+
+def _refuse_relative_paths(parameters: Mapping[str, object]) -> None:
+    """A worker starts runs in folders of its own, where a relative path leads nowhere, or to what is thrown away."""
+    for name in ("source", "store"):
+        value = parameters.get(name)
+        is_path = isinstance(value, str) and value not in ("cifar10", "synthetic") and "://" not in value
+        if is_path and not Path(str(value)).expanduser().is_absolute():
+            raise InputError(f"{name}: expected an absolute path, got {value!r}")

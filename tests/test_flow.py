@@ -12,6 +12,7 @@ import torch
 from pipeline import Pipeline, made, read_json, reused
 
 from tasks.core.config import PROJECT, Settings
+from tasks.core.errors import InputError
 from tasks.core.tables import read_facts
 
 ALL = ["raw", "dataset", "weights", "predictions", "per_class", "report"]
@@ -141,7 +142,8 @@ def test_a_broken_archive_is_one_clear_line(pipeline: Pipeline, tmp_path: Path) 
     broken.write_bytes(b"not an archive")
     printed = pipeline.run("--source", broken, exit_code=2)
     assert "Traceback" not in printed
-    assert printed.splitlines()[-1].startswith("error: ")
+    [error] = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert "archive.tar.gz: expected a whole tar archive" in error
 
 
 @pytest.mark.parametrize(
@@ -160,6 +162,20 @@ def test_a_wrong_value_is_one_line_and_exit_code_2(
     [line] = pipeline.run(*arguments, exit_code=2).splitlines()
     assert expected in line
     assert not pipeline.store.exists()
+
+
+def test_a_device_that_is_not_here_is_refused_before_anything_is_fetched(pipeline: Pipeline, archive: Path) -> None:
+    printed = pipeline.run("--source", archive, "--device", "cuda:99", exit_code=2)
+    assert "error: device: expected one that is here, got cuda:99" in printed
+    assert not pipeline.store.exists()
+
+
+def test_relative_paths_are_refused_where_a_worker_would_look_in_its_own_folder() -> None:
+    from flows.cifar_flow import cifar_flow
+
+    for parameter in ({"store": "here"}, {"source": "archive.tar.gz"}):
+        with pytest.raises(InputError, match="expected an absolute path"):
+            cifar_flow.fn(**parameter)
 
 
 def test_help_and_errors_come_before_the_heavy_imports() -> None:

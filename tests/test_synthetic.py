@@ -76,27 +76,27 @@ def test_the_archive_has_the_official_members_without_dates(archive: Path) -> No
 @pytest.mark.parametrize("name", [*BATCHES, "test_batch"])
 def test_a_batch_holds_rows_of_pixels_with_plain_labels_and_names(archive: Path, name: str) -> None:
     batch = unpickled(archive, name)
-    assert set(batch) == {b"batch_label", b"labels", b"data", b"filenames"}
-    assert batch[b"data"].shape == (20, 3072)
-    assert batch[b"data"].dtype == np.uint8
-    assert [type(label) for label in batch[b"labels"]] == [int] * 20
-    assert [file.split(b"_")[0].decode() for file in batch[b"filenames"]] == [CLASSES[i] for i in batch[b"labels"]]
+    assert set(batch) == {"batch_label", "labels", "data", "filenames"}
+    assert batch["data"].shape == (20, 3072)
+    assert batch["data"].dtype == np.uint8
+    assert [type(label) for label in batch["labels"]] == [int] * 20
+    assert [file.split("_")[0] for file in batch["filenames"]] == [CLASSES[i] for i in batch["labels"]]
 
 
 def test_the_batches_in_turn_are_the_generated_images(archive: Path) -> None:
     images, labels = generate_images(100, np.random.default_rng(1))
     batches = [unpickled(archive, name) for name in BATCHES]
-    assert np.array_equal(np.concatenate([batch[b"data"] for batch in batches]).reshape(-1, 3, 32, 32), images)
-    assert [label for batch in batches for label in batch[b"labels"]] == labels.tolist()
+    assert np.array_equal(np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32), images)
+    assert [label for batch in batches for label in batch["labels"]] == labels.tolist()
 
 
 def test_the_meta_file_names_the_classes_and_says_that_the_images_are_generated(archive: Path) -> None:
     meta = unpickled(archive, "batches.meta")
-    assert meta.pop(b"generated") == 1
+    assert meta.pop("generated") == 1
     assert meta == {
-        b"num_cases_per_batch": 20,
-        b"label_names": [name.encode() for name in CLASSES],
-        b"num_vis": 3072,
+        "num_cases_per_batch": 20,
+        "label_names": list(CLASSES),
+        "num_vis": 3072,
     }
 
 
@@ -112,7 +112,7 @@ def test_the_pickles_refer_to_nothing_but_numpy_arrays_and_bytes(archive: Path) 
 
 
 def test_training_and_test_images_differ(archive: Path) -> None:
-    train = {row.tobytes() for name in BATCHES for row in unpickled(archive, name)[b"data"]}
-    test = {row.tobytes() for row in unpickled(archive, "test_batch")[b"data"]}
+    train = {row.tobytes() for name in BATCHES for row in unpickled(archive, name)["data"]}
+    test = {row.tobytes() for row in unpickled(archive, "test_batch")["data"]}
     assert len(train) == 100
     assert train.isdisjoint(test)

@@ -46,10 +46,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` in one rename when the block ends well."""
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        yield aside
-        sync(aside)
-        aside.replace(path)
-        sync(path.parent)
+        with disk_errors(path.parent):
+            yield aside
+            sync(aside)
+            aside.replace(path)
+            sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -73,7 +74,7 @@ def copy(source: Path, target: Path) -> None:
 def append_line(path: Path, value: Any) -> None:
     """Add one JSON line to a log in a single write, after ending a line that a power cut tore."""
     line = canonical_json(value).encode() + b"\n"
-    with path.open("a+b") as file:
+    with disk_errors(path.parent), path.open("a+b") as file:
         if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
             line = b"\n" + line
         file.write(line)

@@ -3,7 +3,7 @@
 `current.json` alone says which run that is. The root files follow it, and are put right whenever they do not.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -63,7 +63,7 @@ def decide(
     policy: Promote, candidate: Mapping[str, ArtifactRef], identity: Identity, current: Current | None
 ) -> Verdict:
     """Judge a run by its dataset: a better one replaces a lesser, never the other way round unless told to."""
-    if current and all(candidate[name].sha256 == current.artifacts[name].sha256 for name in JUDGED):
+    if current and _same(JUDGED, candidate, current):
         return Verdict(action="keep", reason=current.why)
     if policy == "never":
         return Verdict(action="refuse", reason="--promote never was asked for")
@@ -81,6 +81,10 @@ def decide(
         return Verdict(action="promote", reason=f"it is the latest run on the same dataset, {place}")
     other = f"its images are not those of the current run {current.run}"
     return Verdict(action="refuse", reason=f"{other}; --promote always overrules that")
+
+
+def _same(names: Iterable[str], artifacts: Mapping[str, ArtifactRef], current: Current) -> bool:
+    return all(artifacts[name].sha256 == current.artifacts[name].sha256 for name in names)
 
 
 def read_current(store: Store) -> Current | None:
@@ -102,15 +106,15 @@ def judged(run: Run, policy: Promote, log: Log) -> Iterator[Verdict]:
         identity = read_identity(store.open(artifacts["dataset"]))
         current = read_current(store)
         verdict = decide(policy, artifacts, identity, current)
-        run.record.verdict = str(verdict)
         yield verdict
+        run.record.verdict = str(verdict)
         run.end("completed")
         entry = {"run": run.record.run, "at": now(), "who": run.record.who, "why": verdict.reason}
         if verdict.action == "refuse":
             files.append_line(store.root / LOG, {"action": "refuse", **entry})
-        elif verdict.action == "keep" and current:  # the same results, perhaps in newer versions
-            _make_current(store, current.model_copy(update={"artifacts": artifacts}))
-        else:
+        elif verdict.action == "keep" and current and _same(("report",), artifacts, current):
+            _make_current(store, current.model_copy(update={"artifacts": artifacts}))  # perhaps in newer versions
+        elif policy != "never":
             _make_current(store, Current(**entry, identity=identity, artifacts=artifacts))
         log(f"run {run.record.run} on {identity.name} is {verdict}")
 

@@ -85,7 +85,8 @@ def recorded_run(store: Store, settings: Mapping[str, JsonValue], facts: Mapping
         except BaseException as error:  # Ctrl-C, or a worker that cancels
             run.end("interrupted", type(error).__name__)
             raise
-        run.end("completed")
+        if record.status == "running":
+            run.end("completed")
 
 
 def close_killed(store: Store) -> None:
@@ -98,6 +99,7 @@ def close_killed(store: Store) -> None:
                 if record and record.status == "running":
                     record.status = "killed"
                     files.write_json(path, record.model_dump(mode="json"))
+                    _lock_path(store, record.run).unlink(missing_ok=True)
     for aside in sorted((store.root / "runs").glob(".*.json.*")):
         run_id = aside.name.removeprefix(".").partition(".json.")[0]
         with suppress(Timeout), FileLock(_lock_path(store, run_id)).acquire(timeout=0):

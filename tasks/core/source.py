@@ -20,6 +20,7 @@ from tasks.core.synthetic import write_archive
 from tasks.core.transfer import fetch
 
 ARCHIVE = "archive.tar.gz"
+GENERATED_BYTES = 210_000_000
 # Reported byte-identical in anyscale/templates#927 and callummcdougall/ARENA_3.0#359; the checksum decides. The
 # official host comes last because it is slow: pytorch/vision#9536.
 MIRRORS = (
@@ -61,6 +62,7 @@ def _unpinned(url: str) -> dict[str, JsonValue]:
 
 def _generate(folder: Path, log: Log) -> None:
     log("generating 60,000 images; these are not CIFAR-10")
+    files.check_space(folder, GENERATED_BYTES)
     write_archive(folder / ARCHIVE)
 
 

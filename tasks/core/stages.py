@@ -56,7 +56,7 @@ def predictions_stage(store: Store, dataset: ArtifactRef, weights: ArtifactRef, 
 
     environment = {**_arithmetic(device, BATCH_SIZE), **_versions("pyarrow")}
     key = _key("predictions", [dataset, weights], predict_into, environment=environment)
-    return Stage(key, build, (dataset, weights))
+    return Stage(key, build, (dataset, weights), describe_device(device))
 
 
 def per_class_stage(store: Store, predictions: ArtifactRef) -> Stage:

@@ -170,25 +170,25 @@ def write_archive(path: Path, train: int = 50_000, test: int = 10_000) -> None:
         _add(archive, "batches.meta", _meta(train // TRAIN_BATCHES))
 
 
-def _batch(title: str, images: Bytes, labels: Bytes) -> dict[bytes, object]:
+def _batch(title: str, images: Bytes, labels: Bytes) -> dict[str, object]:
     return {
-        b"batch_label": title.encode(),
-        b"labels": labels.tolist(),
-        b"data": images.reshape(len(images), -1),
-        b"filenames": [f"{CLASSES[label]}_{index:05d}.png".encode() for index, label in enumerate(labels)],
+        "batch_label": title,
+        "labels": labels.tolist(),
+        "data": images.reshape(len(images), -1),
+        "filenames": [f"{CLASSES[label]}_{index:05d}.png" for index, label in enumerate(labels)],
     }
 
 
-def _meta(batch_size: int) -> dict[bytes, object]:
+def _meta(batch_size: int) -> dict[str, object]:
     return {
-        b"num_cases_per_batch": batch_size,
-        b"label_names": [name.encode() for name in CLASSES],
-        b"num_vis": 3 * SIDE * SIDE,
-        b"generated": 1,
+        "num_cases_per_batch": batch_size,
+        "label_names": list(CLASSES),
+        "num_vis": 3 * SIDE * SIDE,
+        "generated": 1,
     }
 
 
-def _add(archive: tarfile.TarFile, name: str, content: dict[bytes, object]) -> None:
+def _add(archive: tarfile.TarFile, name: str, content: dict[str, object]) -> None:
     payload = pickle.dumps(content, protocol=2)
     member = tarfile.TarInfo(f"{FOLDER}/{name}")  # its mtime is 0
     member.size = len(payload)
