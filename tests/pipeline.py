@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -55,6 +56,15 @@ class Pipeline:
     def records(self) -> list[dict[str, Any]]:
         """The run records, oldest first."""
         return [read_json(path) for path in sorted((self.store / "runs").glob("*.json"))]
+
+
+def copy_of_project(folder: Path) -> Path:
+    """The project's code in a folder where it may be edited; `PYTHONPATH` puts it before the installed one."""
+    for part in ("flows", "tasks"):
+        shutil.copytree(PROJECT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "prefect.yaml"):
+        shutil.copy(PROJECT / name, folder)
+    return folder
 
 
 def read_json(path: Path) -> dict[str, Any]:

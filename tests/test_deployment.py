@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import wait_for
-from pipeline import Pipeline
-
-from tasks.core.config import PROJECT
+from pipeline import Pipeline, copy_of_project
 
 DEPLOYMENT = "cifar/tutorial"
 
@@ -19,7 +17,7 @@ def prefect(pipeline: Pipeline, *arguments: str, exit_code: int = 0) -> str:
     command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
     done = subprocess.run(
         command,
-        cwd=PROJECT,
+        cwd=pipeline.project,
         env=pipeline.environ(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -36,7 +34,13 @@ def prefect(pipeline: Pipeline, *arguments: str, exit_code: int = 0) -> str:
 def deployed(prefect_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """The deployments of prefect.yaml on a server, and a worker that runs what is started there."""
     folder = tmp_path_factory.mktemp("deployed")
-    pipeline = Pipeline(folder / "store", folder / "home", folder, environment={"PREFECT_API_URL": prefect_url})
+    project = copy_of_project(folder / "project")
+    environment = {
+        "PREFECT_API_URL": prefect_url,
+        "PYTHONPATH": str(project),
+        "CIFAR_FLOW_STORE": "",
+    }  # the default one
+    pipeline = Pipeline(project / "artifacts", folder / "home", folder, project, environment)
     prefect(pipeline, "work-pool", "create", "cifar", "--type", "process", "--overwrite")
     prefect(pipeline, "deploy", "--all")
     log = folder / "worker.log"

@@ -1,7 +1,6 @@
 """The pipeline from end to end, as `python flows/cifar_flow.py` and as a flow."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from pipeline import Pipeline, made, read_json, reused
+from pipeline import Pipeline, copy_of_project, made, read_json, reused
 
-from tasks.core.config import PROJECT, Settings
+from tasks.core.config import Settings
 from tasks.core.errors import InputError
 from tasks.core.tables import read_facts
 
@@ -202,9 +201,7 @@ def test_flow_parameters_are_flat_bounded_and_described() -> None:
 def test_a_comment_changes_nothing_and_a_changed_network_is_trained_again(
     pipeline: Pipeline, archive: Path, prefect_url: str, tmp_path: Path
 ) -> None:
-    project = tmp_path / "project"
-    for folder in ("flows", "tasks"):
-        shutil.copytree(PROJECT / folder, project / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    project = copy_of_project(tmp_path / "project")
     environment = {"PREFECT_API_URL": prefect_url, "PYTHONPATH": str(project)}
     copy = Pipeline(pipeline.store, pipeline.home, pipeline.cwd, project, environment)
     copy.run("--source", archive)
