@@ -39,8 +39,7 @@ def describe_device(device: torch.device) -> str:
     processor = platform.machine() or "unknown processor"
     if device.type == "mps":
         return f"mps (Apple GPU, {processor})"
-    cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    return f"cpu ({processor}, {torch.backends.cpu.get_cpu_capability()}, {cores})"
+    return f"cpu ({processor}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores)"
 
 
 def threads(device: torch.device, batch_size: int) -> int:
