@@ -5,13 +5,16 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: run test lint bench ui deploy worker
+.PHONY: run test soak lint bench ui deploy worker
 
 run: $(INSTALLED)        ## the pipeline; ARGS="--epochs 3" passes arguments on
 	@$(BIN)/python flows/cifar_flow.py --offline-fallback synthetic $(ARGS)
 
 test: lint               ## the whole test suite; ARGS="-k store" passes arguments on
 	$(BIN)/python -m pytest $(ARGS)
+
+soak: $(INSTALLED)       ## the store under random actions, kills and crowds, for many minutes
+	CIFAR_FLOW_SOAK=1 $(BIN)/python -m pytest --numprocesses 0 tests/test_invariants.py tests/test_concurrency.py $(ARGS)
 
 lint: $(INSTALLED)       ## style, types, and the one way that imports run
 	$(BIN)/ruff check .
@@ -20,6 +23,7 @@ lint: $(INSTALLED)       ## style, types, and the one way that imports run
 	$(BIN)/lint-imports
 
 bench: $(INSTALLED)      ## measurements, side by side with what a user would use instead
+	$(BIN)/python benchmarks/store_cost.py
 	$(BIN)/python benchmarks/training_speed.py $(ARGS)
 
 ui: $(INSTALLED)         ## a lasting Prefect server, with its UI

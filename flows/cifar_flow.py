@@ -4,18 +4,19 @@ python flows/cifar_flow.py --help
 """
 
 if __name__ == "__main__":  # The command line answers --help and wrong values before Prefect and torch are imported.
-    from flows.cli import main
+    from flows.cli import run_main
 
-    raise SystemExit(main())
+    raise SystemExit(run_main())
 
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
 from flows.parameters import flat_parameters
-from tasks.core.config import Settings
+from tasks.core.config import Settings, store_location
 from tasks.core.device import choose_device
-from tasks.core.promotion import judged, open_settled_store
-from tasks.core.runs import recorded_run
+from tasks.core.gate import judged
+from tasks.core.store.current import open_settled_store
+from tasks.core.store.runs import recorded_run
 from tasks.download import download
 from tasks.evaluate import evaluate
 from tasks.normalize import normalize_and_cache
@@ -32,8 +33,8 @@ def cifar_flow(settings: Settings) -> str:
     """
     log = get_run_logger().info
     choose_device(settings.device)  # before anything is downloaded for a device that is not here
-    store = open_settled_store(settings.store_folder(), log)
-    with recorded_run(store, settings.recorded(), {"flow_run": str(flow_run.id)}) as run:
+    store = open_settled_store(store_location(settings.store), log)
+    with recorded_run(store, settings.recorded(), {"flow_run": str(flow_run.id)}, log) as run:
         raw = download(
             run.store,
             settings.source,
@@ -57,7 +58,7 @@ def cifar_flow(settings: Settings) -> str:
             run.store, dataset, weights, settings.device, refresh=settings.refresh == "evaluate"
         ).result()
         run.keep(predictions, per_class)
-        with judged(run, settings.promote, log) as verdict:
+        with judged(run, settings.promote, settings.tolerance, log) as verdict:
             page = report(
                 run.store,
                 run.record.artifacts,

@@ -1,25 +1,50 @@
-"""The command line: parsed and checked before Prefect and torch are imported."""
+"""The `cifar` command: parsed and checked before anything heavy is imported."""
 
+import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import cyclopts
+from cyclopts import Parameter
+from cyclopts.validators import Number
 from pydantic import ValidationError
 
-from tasks.core.config import Settings, one_line
+from tasks.core.config import Settings, one_line, store_location
+from tasks.core.environment import library_version
 from tasks.core.errors import ExpectedError, InputError
 
+if TYPE_CHECKING:
+    from tasks.core.store import Store
+
 app = cyclopts.App(
-    name="cifar_flow.py",
-    help="Train and evaluate an image classifier on CIFAR-10, and leave weights, tables and a report in the store.",
-    version_flags=(),
+    name="cifar",
+    help="Train and evaluate an image classifier on CIFAR-10, and work with what its runs left in the store.",
+    version=lambda: library_version("cifar-flow"),
     suppress_keyboard_interrupt=False,
 )
 
+StoreOption = Annotated[
+    str | None,
+    Parameter(help="A folder or s3://bucket/prefix; CIFAR_FLOW_STORE or the project's artifacts folder if unset."),
+]
+NOT_NEGATIVE = Number(gte=0)
+JsonOption = Annotated[bool, Parameter(help="Print JSON, for machines.", negative="")]
+RUN = "A run's id or how it begins, current, or previous."
 
-@app.default
-def run(*, settings: Annotated[Settings, cyclopts.Parameter(name="*")] = Settings()) -> None:  # noqa: B008 - frozen
+
+@app.command
+def run(
+    *,
+    explain: Annotated[
+        bool, Parameter(help="Only say what would be reused, what would be made anew, and why.", negative="")
+    ] = False,
+    settings: Annotated[Settings, Parameter(name="*")] = Settings(),  # noqa: B008 - frozen
+) -> None:
+    """Run the pipeline: download, normalize and cache, train, evaluate, report."""
+    if explain:
+        _explain(settings)
+        return
     from flows.local_server import prefect_server
 
     with prefect_server() as wait_until_ready:
@@ -29,18 +54,182 @@ def run(*, settings: Annotated[Settings, cyclopts.Parameter(name="*")] = Setting
         cifar_flow(**settings.model_dump())
 
 
+@app.command
+def history(
+    *,
+    limit: Annotated[int | None, Parameter(help="Only the newest so many.", validator=NOT_NEGATIVE)] = None,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the runs, newest first, and what each one came to."""
+    from flows import printing
+    from tasks.core.store.history import history as rows_of
+
+    rows = rows_of(_opened(store))[:limit]
+    printing.answer(rows, printing.history, json=json)
+
+
+@app.command
+def show(
+    what: Annotated[str, Parameter(help=f"NAME/VERSION of an artifact, or a run. {RUN}")],
+    /,
+    *,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show a run's record, or a version's manifest and its lineage up and down."""
+    from flows import printing
+    from tasks.core.store.history import find_run
+    from tasks.core.store.lineage import lineage_of
+
+    opened = _opened(store)
+    if "/" in what:
+        printing.answer(lineage_of(opened, what), printing.version, json=json)
+    else:
+        printing.answer(find_run(opened, what), printing.run, json=json)
+
+
+@app.command
+def compare(
+    first: Annotated[str, Parameter(help=RUN)],
+    second: Annotated[str, Parameter(help=RUN)],
+    /,
+    *,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare two runs on the same images: accuracy over all and by class, and which way images flipped."""
+    from flows import printing
+    from tasks.core.reading import compare_runs
+    from tasks.core.store.history import find_run
+
+    opened = _opened(store)
+    runs = [find_run(opened, name).run for name in (first, second)]
+    printing.answer(compare_runs(opened, *runs), lambda found: printing.comparison(found, *runs), json=json)
+
+
+@app.command
+def promote(
+    run: Annotated[str, Parameter(help=RUN)],
+    /,
+    *,
+    why: Annotated[str, Parameter(help="The reason, for the log of promotions.")] = "asked for by `cifar promote`",
+    store: StoreOption = None,
+) -> None:
+    """Make a finished run the current one, whatever the gate said."""
+    from flows import printing
+    from tasks.core.store.current import promote_run
+    from tasks.core.store.history import find_run
+
+    opened = _opened(store)
+    promote_run(opened, find_run(opened, run), why, printing.note)
+    printing.current(opened)
+
+
+@app.command
+def rollback(
+    *,
+    why: Annotated[str, Parameter(help="The reason, for the log of promotions.")],
+    store: StoreOption = None,
+) -> None:
+    """Make the run current again that was current before; the one that is so now is no longer in good standing."""
+    from flows import printing
+    from tasks.core.store.current import roll_back
+    from tasks.core.store.history import find_run
+
+    opened = _opened(store)
+    roll_back(opened, find_run(opened, "previous"), why, printing.note)
+    printing.current(opened)
+
+
+@app.command
+def verify(*, store: StoreOption = None, json: JsonOption = False) -> int:
+    """Hash everything in the store again; exit code 1 and a list where something is wrong."""
+    from flows import printing
+    from tasks.core.store.verification import verify as pieces_of
+
+    findings = printing.findings_of(pieces_of(_opened(store)))
+    printing.answer(findings, printing.findings, json=json)
+    return int(any(not finding.known for finding in findings))
+
+
+@app.command
+def gc(
+    *,
+    keep: Annotated[int, Parameter(help="How many of the newest runs keep their artifacts.", validator=NOT_NEGATIVE)],
+    dry_run: Annotated[bool, Parameter(help="Only say what would be removed.", negative="")] = False,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Remove the artifacts of old runs; never what a promoted run or one of the newest is made of."""
+    from flows import printing
+    from tasks.core.store.collection import collect
+
+    plan = collect(_opened(store), keep, printing.note, dry_run=dry_run)
+    printing.answer(plan, lambda found: printing.garbage(found, dry_run=dry_run), json=json)
+
+
+@app.command
+def path(
+    artifact: Annotated[str, Parameter(help="per_class, predictions, weights, report, dataset or raw.")],
+    /,
+    *,
+    run: Annotated[str, Parameter(help=RUN)] = "current",
+    store: StoreOption = None,
+) -> None:
+    """Print where the checked files of a run's artifact are: the file, or the folder if there are several."""
+    from tasks.core.store.history import payload_of
+
+    print(payload_of(_opened(store), run, artifact))
+
+
+@app.command
+def doctor(*, store: StoreOption = None, json: JsonOption = False) -> int:
+    """Look over environment, Prefect, device, disk and store; exit code 1 if something must be done."""
+    from flows import printing
+    from flows.doctor import examine
+
+    checks = list(examine(store_location(store)))
+    printing.answer(checks, printing.checks, json=json)
+    return int(any(check.state == "bad" for check in checks))
+
+
+def _opened(store: str | None) -> "Store":
+    from flows import printing
+    from tasks.core.store.current import open_settled_store
+
+    return open_settled_store(store_location(store), printing.note, must_exist=True)
+
+
+def _explain(settings: Settings) -> None:
+    from flows import printing
+    from tasks.core.explanation import explain
+
+    for line in explain(_opened(settings.store), settings, printing.note):
+        print(line)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 2 for the user's input, 1 for the world."""
+    """Run the command and return its exit code: 2 for the user's input, 1 for the world."""
     try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        exit_code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
     except ExpectedError as error:
         return _failed(str(error), error.exit_code)
     except cyclopts.CycloptsError as error:
         reason = one_line(error.__cause__) if isinstance(error.__cause__, ValidationError) else str(error)
-        return _failed(f"{reason}; see --help", InputError.exit_code)
+        return _failed(f"{reason.rstrip('.')}; see --help", InputError.exit_code)
+    except BrokenPipeError:  # whoever reads, as `head` does, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         return _failed("interrupted; run the same command again to go on", 130)
-    return 0
+    return exit_code or 0
+
+
+def run_main() -> int:
+    """`python flows/cifar_flow.py` is `cifar run`."""
+    return main(["run", *sys.argv[1:]])
 
 
 def _failed(message: str, exit_code: int) -> int:

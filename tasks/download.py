@@ -6,8 +6,8 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import task_run
 
 from tasks.core.acquisition import acquire_archive
-from tasks.core.artifact import ArtifactRef
 from tasks.core.store import Store
+from tasks.core.store.artifact import ArtifactRef
 from tasks.core.transfer import TransferBroken
 from tasks.showing import shown
 

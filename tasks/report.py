@@ -9,11 +9,11 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from tasks.core.artifact import ArtifactRef
-from tasks.core.promotion import Verdict
+from tasks.core.gate import Verdict
 from tasks.core.reporting import summary_markdown
 from tasks.core.stages import report_stage
 from tasks.core.store import Store
+from tasks.core.store.artifact import ArtifactRef
 from tasks.core.tables import read_table
 from tasks.showing import shown
 

@@ -6,8 +6,8 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from tasks.core.artifact import Outcome
 from tasks.core.errors import ExpectedError
+from tasks.core.store.artifact import Outcome
 
 
 def shown(*outcomes: Outcome) -> State[Any]:

@@ -4,11 +4,11 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from tasks.core.artifact import ArtifactRef
 from tasks.core.config import Recipe
 from tasks.core.device import choose_device, describe_device
 from tasks.core.stages import weights_stage
 from tasks.core.store import Store
+from tasks.core.store.artifact import ArtifactRef
 from tasks.showing import shown
 
 

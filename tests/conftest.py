@@ -1,6 +1,7 @@
 """What several test files share: a tiny archive, a Prefect server, and the pipeline as a user starts it."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,8 +12,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from object_store import UNSET, ObjectStore, serving_objects
 from pipeline import Pipeline
+from places import BucketPlace, FolderPlace, Place
 from tiny import tiny_archive
+
+from tasks.core.config import Settings
 
 # What a shell runs in its background ignores Ctrl-C, and so would the processes that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -22,6 +27,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generated images in the official layout: 400 to train on and 100 to test on."""
     return tiny_archive(tmp_path_factory.mktemp("archive") / "tiny.tar.gz", train=400, test=100)
+
+
+@pytest.fixture(scope="session")
+def two_runs(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of two real runs, of seed 1 and of seed 2, which is the current one; it is not to be changed."""
+    from tiny_runs import tiny_run  # torch, which most tests do without
+
+    store = tmp_path_factory.mktemp("two_runs") / "artifacts"
+    for seed in (1, 2):
+        tiny_run(store, Settings(source=str(archive), epochs=1, seed=seed))
+    return store
+
+
+@pytest.fixture
+def artifacts(two_runs: Path, tmp_path: Path) -> Path:
+    """A copy of that store, to be changed at will."""
+    return shutil.copytree(two_runs, tmp_path / "artifacts")
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +70,35 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A real S3 server, and in the environment what a user sets to work on it: s3fs reads it once in a process."""
+    with serving_objects(tmp_path_factory.mktemp("objects")) as server, pytest.MonkeyPatch.context() as environment:
+        for name in UNSET:
+            environment.delenv(name, raising=False)
+        for name, value in server.environment.items():
+            environment.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> FolderPlace:
+    return FolderPlace(tmp_path / "store")
+
+
+@pytest.fixture
+def bucket(object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BucketPlace:
+    monkeypatch.setenv("CIFAR_FLOW_CACHE", str(tmp_path / "cache"))
+    return BucketPlace(object_store, prefix=tmp_path.name)
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest) -> Place:
+    """An empty place for a store: what is said of it holds in both."""
+    found: Place = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture

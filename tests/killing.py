@@ -15,21 +15,25 @@ from threading import Timer
 PATIENCE_S = 60
 STEPS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
 
 Process = subprocess.Popen[str]
 
 
+def environment() -> dict[str, str]:
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
 @contextmanager
-def started(code: str, *arguments: object) -> Iterator[Process]:
-    """A Python process that runs `code`; it does not outlive the block, nor a minute."""
+def started(code: str, *arguments: object, **variables: object) -> Iterator[Process]:
+    """A Python process that runs `code`, with environment variables; it does not outlive the block, nor a minute."""
     process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=ENVIRONMENT,
+        env=environment() | {name: str(value) for name, value in variables.items()},
     )
     patience = Timer(PATIENCE_S, process.kill)  # so that a test which waits for it in vain fails
     patience.start()
@@ -77,7 +81,7 @@ def killed_at_every_step(code: str, template: Path, folder: Path) -> list[Path]:
     """
     folder.mkdir()
     command = [sys.executable, __file__, code, str(template), str(folder)]
-    finished = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+    finished = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
     assert finished.returncode == 0, finished.stderr
     copies = sorted(folder.iterdir())
     assert len(copies) > 2

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tasks.core.config import PROJECT, RECIPES, STORE_VARIABLE, Recipe, Settings, checked_settings
+from tasks.core.config import PROJECT, RECIPES, STORE_VARIABLE, Recipe, Settings, checked_settings, store_location
 from tasks.core.errors import InputError
 
 SHA256 = "ab" * 32
@@ -224,33 +224,33 @@ def test_the_record_keeps_a_path_as_it_is(tmp_path: Path) -> None:
 # Where the artifacts go
 
 
-def folders_from(first: Path, second: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def folders_from(first: Path, second: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The store of runs that are started from two folders with the same settings."""
     found = []
     for folder in (first, second):
         folder.mkdir()
         monkeypatch.chdir(folder)
-        found.append(checked_settings().store_folder())
+        found.append(store_location(checked_settings().store))
     return found
 
 
 def test_without_a_choice_the_store_is_the_projects_from_whichever_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert set(folders_from(tmp_path / "a", tmp_path / "b", monkeypatch)) == {PROJECT / "artifacts"}
+    assert set(folders_from(tmp_path / "a", tmp_path / "b", monkeypatch)) == {str(PROJECT / "artifacts")}
 
 
 def test_the_environment_chooses_the_store_and_the_setting_goes_above_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "by variable"))
-    assert checked_settings().store_folder() == tmp_path / "by variable"
-    assert checked_settings(store=str(tmp_path / "by setting")).store_folder() == tmp_path / "by setting"
+    assert store_location(checked_settings().store) == str(tmp_path / "by variable")
+    assert store_location(checked_settings(store=str(tmp_path / "by setting")).store) == str(tmp_path / "by setting")
 
 
 def test_an_empty_store_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(STORE_VARIABLE, "")
-    assert checked_settings().store_folder() == PROJECT / "artifacts"
+    assert store_location(checked_settings().store) == str(PROJECT / "artifacts")
 
 
 def test_a_relative_store_variable_does_not_make_the_store_follow_the_current_folder(
@@ -267,10 +267,10 @@ def test_a_relative_store_variable_does_not_make_the_store_follow_the_current_fo
 def test_an_empty_store_does_not_mean_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     try:
-        folder = checked_settings(store="").store_folder()
+        folder = store_location(checked_settings(store="").store)
     except InputError:  # to refuse it is fine, too
         return
-    assert folder == PROJECT / "artifacts"
+    assert folder == str(PROJECT / "artifacts")
 
 
 def test_a_relative_store_stays_where_it_was_when_the_settings_were_made(
@@ -280,11 +280,23 @@ def test_a_relative_store_stays_where_it_was_when_the_settings_were_made(
     monkeypatch.chdir(tmp_path)
     settings = checked_settings(store="mine")
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert settings.store_folder() == tmp_path / "mine"
+    assert store_location(settings.store) == str(tmp_path / "mine")
 
 
-def test_a_store_that_is_no_folder_is_refused_however_it_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "got 's3://bucket/prefix'" in refusal(store="s3://bucket/prefix")
-    monkeypatch.setenv(STORE_VARIABLE, "s3://bucket/prefix")
-    with pytest.raises(InputError, match="s3://bucket/prefix"):
-        checked_settings().store_folder()
+def test_a_bucket_may_be_a_store_however_it_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert store_location(checked_settings(store="s3://bucket/prefix/").store) == "s3://bucket/prefix"
+    monkeypatch.setenv(STORE_VARIABLE, "s3://bucket")
+    assert store_location(None) == "s3://bucket"
+
+
+@pytest.mark.parametrize(
+    "store", ["gs://bucket/prefix", "s3://", "s3:///prefix", "s3://id:secret@bucket", "s3://bucket/a?key=secret", ""]
+)
+def test_no_other_url_may_be_a_store_and_no_credentials_in_one(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refusal(store=store)
+    assert "expected a folder or s3://bucket/prefix without credentials" in message
+    assert "secret" not in message
+    monkeypatch.setenv(STORE_VARIABLE, store)
+    if store:
+        with pytest.raises(InputError, match=f"{STORE_VARIABLE}: expected"):
+            store_location(None)

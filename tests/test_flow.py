@@ -90,7 +90,7 @@ def test_another_seed_runs_only_what_follows_from_it(finished: tuple[Pipeline, s
     pipeline, _ = finished
     printed = pipeline.run("--source", archive, "--seed", 2, "--promote", "never")
     assert reused(printed) == ["raw", "dataset"]
-    assert "weights is made: seed 1 → 2" in printed
+    assert "train runs again: seed 1 → 2" in printed
 
 
 def test_refreshed_training_repeats_the_weights_bit_for_bit(finished: tuple[Pipeline, str], archive: Path) -> None:
@@ -179,7 +179,7 @@ def test_relative_paths_are_refused_where_a_worker_would_look_in_its_own_folder(
 
 def test_help_and_errors_come_before_the_heavy_imports() -> None:
     script = (
-        "import sys; from flows.cli import main; main(['--help']); main(['--epochs', '0']); "
+        "import sys; from flows.cli import main; main(['run', '--help']); main(['run', '--epochs', '0']); "
         "sys.exit(bool({'torch', 'prefect', 'pandas'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -216,7 +216,7 @@ def test_a_comment_changes_nothing_and_a_changed_network_is_trained_again(
     )
     printed = copy.run("--source", archive)
     assert made(printed) == ["weights", "predictions", "per_class", "report"]
-    assert "weights is made: code tasks/core/model.py: Net changed" in printed
+    assert "train runs again: code tasks/core/model.py: Net changed" in printed
 
 
 def offline(pipeline: Pipeline) -> Pipeline:

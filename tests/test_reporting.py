@@ -129,7 +129,7 @@ def test_verdict_names_accuracy_interval_recipe_and_promotion(tmp_path: Path) ->
         f"73.3% accuracy (95% interval {low * 100:.1f}–{high * 100:.1f}%) on 30 test images with the tutorial recipe"
         in text
     )
-    assert "Promoted Nothing was promoted before." in text
+    assert "Promoted when it finished: Nothing was promoted before." in text
 
 
 def test_generated_images_are_labelled_loudly(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Getting the archive: copied, fetched, found in the store, not needed, or generated in its place."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -8,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from loopback import Mirror, closed_url, serving
+from places import FolderPlace, flip_a_bit, truncate
 from tiny import official_archive, tiny_archive, tiny_batch
 
 from tasks.core import acquisition, source
 from tasks.core.acquisition import acquire_archive
-from tasks.core.artifact import ArtifactRef, Outcome
 from tasks.core.config import Normalization
 from tasks.core.dataset import load_dataset
 from tasks.core.errors import InputError, WorldError
@@ -20,7 +19,8 @@ from tasks.core.files import sha256_of
 from tasks.core.identity import OFFICIAL_SHA256
 from tasks.core.source import ARCHIVE, raw_stage
 from tasks.core.stages import dataset_stage
-from tasks.core.store import Store, open_store
+from tasks.core.store import Store
+from tasks.core.store.artifact import ArtifactRef, Outcome
 from tasks.core.synthetic import write_archive
 from tasks.core.transfer import SourceUnavailable, TransferBroken
 
@@ -41,8 +41,8 @@ def few_generated_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "store")
+def store(folder: FolderPlace) -> Store:
+    return folder.open()
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_the_stores_copy_lives_on_when_the_file_changes(store: Store, own: Path,
     assert first.ref.version != second.ref.version
     assert payload(store, first.ref) == before
     assert payload(store, second.ref) == own.read_bytes()
-    assert any(line.startswith("raw is made: sha256 ") for line in log)  # why it was copied anew
+    assert any(line.startswith("download runs again: sha256 ") for line in log)  # why it was copied anew
 
 
 def test_the_same_bytes_under_another_name_are_the_same_version(store: Store, own: Path, log: list[str]) -> None:
@@ -161,10 +161,9 @@ def test_a_file_that_went_away_after_the_settings_were_checked_is_refused_by_its
     assert str(own) in one_line(caught)
 
 
-def test_a_damaged_copy_is_said_and_copied_again(store: Store, own: Path, log: list[str]) -> None:
+def test_a_damaged_copy_is_said_and_copied_again(folder: FolderPlace, store: Store, own: Path, log: list[str]) -> None:
     ref = acquire(store, own, log).ref
-    stored = store.folder("raw", ref.version) / ARCHIVE
-    stored.write_bytes(stored.read_bytes()[:-1] + b"?")
+    flip_a_bit(folder, f"{ref}/{ARCHIVE}")
     again = acquire(store, own, log)
     assert (again.ref, again.reused) == (ref, False)
     assert payload(store, ref) == own.read_bytes()
@@ -179,7 +178,7 @@ def test_an_archive_comes_from_its_url_once(store: Store, own: Path, log: list[s
     first, second = acquire(store, mirror.url, log), acquire(store, mirror.url, log)
     assert payload(store, first.ref) == own.read_bytes()
     assert (first.reused, second.reused, len(mirror.gets())) == (False, True, 1)
-    assert not [path for path in (store.work / "downloads").rglob("*") if path.is_file()]
+    assert not [path for path in store.downloads.rglob("*") if path.is_file()]
 
 
 def test_with_a_pin_the_same_bytes_by_url_or_file_are_one_version(
@@ -209,7 +208,7 @@ def test_wrong_bytes_from_a_pinned_url_are_refused_and_nothing_takes_their_place
 
 
 def test_credentials_reach_the_server_but_nothing_on_disk_and_no_log(
-    store: Store, log: list[str], serve: Serve
+    folder: FolderPlace, store: Store, log: list[str], serve: Serve
 ) -> None:
     mirror = serve()
     url = mirror.url.replace("//", "//me:hunter2@") + "?signature=hunter3"
@@ -219,7 +218,7 @@ def test_credentials_reach_the_server_but_nothing_on_disk_and_no_log(
     manifest = store.manifest("raw", ref.version)
     assert manifest is not None
     assert manifest.key.settings["url"] == mirror.url
-    texts = [path.read_bytes() for path in store.root.rglob("*") if path.is_file()] + [" ".join(log).encode()]
+    texts = [path.read_bytes() for path in folder.root.rglob("*") if path.is_file()] + [" ".join(log).encode()]
     assert not any(b"hunter" in text for text in texts)
 
 
@@ -233,10 +232,12 @@ def test_an_interrupted_download_goes_on_where_it_broke(store: Store, own: Path,
     assert mirror.ranges() == [None, "bytes=10000-"]
 
 
-def test_to_refresh_fetches_anew_and_keeps_the_version_before(store: Store, log: list[str], serve: Serve) -> None:
+def test_to_refresh_fetches_anew_and_keeps_the_version_before(
+    store: Store, log: list[str], serve: Serve, tmp_path: Path
+) -> None:
     mirror = serve()
     first = acquire(store, mirror.url, log)
-    mirror.payload = official_archive(store.root / "newer", train=[tiny_batch(9)]).read_bytes()
+    mirror.payload = official_archive(tmp_path / "newer", train=[tiny_batch(9)]).read_bytes()
     second = acquire(store, mirror.url, log, refresh=True)
     assert (second.reused, len(mirror.gets())) == (False, 2)
     assert second.ref.version != first.ref.version
@@ -249,12 +250,12 @@ def test_to_refresh_fetches_anew_and_keeps_the_version_before(store: Store, log:
 
 
 def test_a_lost_archive_is_not_fetched_again_while_its_dataset_is_intact(
-    store: Store, log: list[str], serve: Serve
+    folder: FolderPlace, store: Store, log: list[str], serve: Serve
 ) -> None:
     mirror = serve()
     raw = acquire(store, mirror.url, log).ref
     dataset = normalized(store, raw, log).ref
-    (store.folder("raw", raw.version) / ARCHIVE).unlink()
+    folder.delete(f"{raw}/{ARCHIVE}")
 
     spared = acquire(store, mirror.url, log)
 
@@ -264,12 +265,12 @@ def test_a_lost_archive_is_not_fetched_again_while_its_dataset_is_intact(
 
 
 def test_a_pinned_archive_of_which_nothing_is_left_is_not_needed_either(
-    store: Store, own: Path, log: list[str]
+    folder: FolderPlace, store: Store, own: Path, log: list[str]
 ) -> None:
     digest = sha256_of(own)
     raw = acquire(store, own, log, sha256=digest).ref
     dataset = normalized(store, raw, log).ref
-    shutil.rmtree(store.root / "raw")
+    folder.lose(raw)
     own.unlink()
     spared = acquire(store, own, log, sha256=digest)
     assert (spared.ref, spared.reused) == (raw, True)
@@ -278,16 +279,16 @@ def test_a_pinned_archive_of_which_nothing_is_left_is_not_needed_either(
 
 @pytest.mark.parametrize("loss", ["dataset damaged", "dataset gone", "refresh"])
 def test_a_lost_archive_is_fetched_again_when_something_needs_it(
-    store: Store, own: Path, log: list[str], serve: Serve, loss: str
+    folder: FolderPlace, store: Store, own: Path, log: list[str], serve: Serve, loss: str
 ) -> None:
     mirror = serve()
     raw = acquire(store, mirror.url, log).ref
     dataset = normalized(store, raw, log).ref
-    (store.folder("raw", raw.version) / ARCHIVE).unlink()
+    folder.delete(f"{raw}/{ARCHIVE}")
     if loss == "dataset damaged":
-        (store.folder("dataset", dataset.version) / "test_labels.npy").write_bytes(b"?")
+        truncate(folder, f"{dataset}/test_labels.npy")
     elif loss == "dataset gone":
-        shutil.rmtree(store.root / "dataset")
+        folder.lose(dataset)
     again = acquire(store, mirror.url, log, refresh=loss == "refresh")
     assert (again.reused, len(mirror.gets())) == (False, 2)
     assert payload(store, again.ref) == own.read_bytes()
@@ -375,12 +376,12 @@ def test_a_refresh_that_finds_no_server_does_not_put_generated_images_in_the_pla
 
 
 def test_the_fallback_is_not_taken_while_the_dataset_makes_the_archive_needless(
-    store: Store, log: list[str], serve: Serve
+    folder: FolderPlace, store: Store, log: list[str], serve: Serve
 ) -> None:
     mirror = serve()
     raw = acquire(store, mirror.url, log).ref
     normalized(store, raw, log)
-    (store.folder("raw", raw.version) / ARCHIVE).unlink()
+    folder.delete(f"{raw}/{ARCHIVE}")
     mirror.status = 503
     assert acquire(store, mirror.url, log, fallback="synthetic").ref == raw
 

@@ -1,17 +1,22 @@
-"""Artifacts and runs of a few bytes, made by the real store, run records and promotion; they need no torch."""
+"""Artifacts and runs of a few bytes, made by the real store, run records and gate; they need no torch."""
 
 import hashlib
+import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.core.artifact import ArtifactRef, Key, Log, Stage
+import numpy as np
+import pyarrow.parquet as pq
+
 from tasks.core.config import Promote
+from tasks.core.gate import Verdict, judged
 from tasks.core.identity import Identity, Kind
-from tasks.core.promotion import Verdict, judged
-from tasks.core.runs import Run, recorded_run
 from tasks.core.store import Store, open_store
+from tasks.core.store.artifact import ArtifactRef, Key, Log, Stage
+from tasks.core.store.runs import Run, recorded_run
+from tasks.core.tables import predictions_table
 
 
 def quiet(_: str) -> None:
@@ -32,21 +37,37 @@ def identity_of(kind: Kind = "archive", images: str = "tiny") -> Identity:
     return Identity(kind=kind, name=f"{kind} images", sha256=hashlib.sha256(images.encode()).hexdigest())
 
 
-def results(word: str, identity: Identity) -> dict[str, dict[str, bytes]]:
+def correct_by(word: str, images: int = 12) -> list[bool]:
+    """Which of a few images a run got right, told from its word; two of three, so that no run is really worse."""
+    first = hashlib.sha256(word.encode()).digest()[0] % images
+    return [(index + first) % 3 > 0 for index in range(images)]
+
+
+def predictions_bytes(correct: Sequence[bool]) -> bytes:
+    """A real `predictions.parquet` of two classes in turn."""
+    labels = np.arange(len(correct), dtype=np.uint8) % 2
+    predicted = np.where(correct, labels, 1 - labels)
+    probabilities = np.eye(2, dtype=np.float32)[predicted] * np.float32(0.5) + np.float32(0.25)
+    file = io.BytesIO()
+    pq.write_table(predictions_table(labels, probabilities, ("ant", "bee")), file)
+    return file.getvalue()
+
+
+def results(word: str, identity: Identity, correct: Sequence[bool] | None = None) -> dict[str, dict[str, bytes]]:
     """The payload of each artifact of a run: all but the dataset's speak the run's `word`."""
     description = json.dumps({"identity": identity.model_dump()}).encode()
     said = word.encode()
     return {
         "dataset": {"dataset.json": description},
         "weights": {"cifar_net.pth": b"weights of " + said},
-        "predictions": {"predictions.parquet": b"predictions of " + said},
+        "predictions": {"predictions.parquet": predictions_bytes(correct or correct_by(word))},
         "per_class": {"per_class.parquet": b"classes of " + said},
         "report": {"report.html": b"report of " + said, "metrics.json": b"metrics of " + said},
     }
 
 
 def make_artifact(store: Store, name: str, payload: Mapping[str, bytes], *, refresh: bool = False) -> ArtifactRef:
-    settings = {file: content.decode() for file, content in payload.items()}
+    settings = {file: content.hex() for file, content in payload.items()}
     return store.get_or_create(stage_of(payload, name, settings=settings), quiet, refresh=refresh).ref
 
 
@@ -57,21 +78,29 @@ def finish(
     policy: Promote = "auto",
     log: Log = quiet,
     before_report: Callable[[], object] = lambda: None,
+    correct: Sequence[bool] | None = None,
+    tolerance: float = 1.0,
 ) -> Verdict:
     """Make a run's artifacts, have it judged, and promoted if that is the verdict."""
-    payloads = results(word, identity)
+    payloads = results(word, identity, correct)
     report = payloads.pop("report")
     run.keep(*(make_artifact(run.store, name, payload) for name, payload in payloads.items()))
-    with judged(run, policy, log) as verdict:
+    with judged(run, policy, tolerance, log) as verdict:
         before_report()
         run.keep(make_artifact(run.store, "report", report))
     return verdict
 
 
 def finished_run(
-    root: Path, word: str, identity: Identity | None = None, policy: Promote = "auto", log: Log = quiet
+    root: Path | str,
+    word: str,
+    identity: Identity | None = None,
+    policy: Promote = "auto",
+    log: Log = quiet,
+    correct: Sequence[bool] | None = None,
+    tolerance: float = 1.0,
 ) -> Run:
     """A whole run, from opening the store on."""
-    with recorded_run(open_store(root), {"word": word}, {}) as run:
-        finish(run, word, identity or identity_of(), policy, log)
+    with recorded_run(open_store(root), {"word": word}, {}, quiet) as run:
+        finish(run, word, identity or identity_of(), policy, log, correct=correct, tolerance=tolerance)
     return run

@@ -1,10 +1,10 @@
 """Getting the archive: reused, not needed at all, fetched, or generated in its place."""
 
-from tasks.core.artifact import ArtifactRef, Log, Outcome, Stage, content_digest
 from tasks.core.config import Normalization
 from tasks.core.source import ARCHIVE, raw_stage
 from tasks.core.stages import dataset_stage
 from tasks.core.store import Store
+from tasks.core.store.artifact import ArtifactRef, Log, Outcome, Stage, content_digest
 from tasks.core.transfer import SourceUnavailable, TransferBroken
 
 
@@ -16,18 +16,18 @@ def acquire_archive(
         return _archive(store, source, sha256, log, refresh=refresh)
     except (SourceUnavailable, TransferBroken) as error:
         to_be_continued = isinstance(error, TransferBroken) and not last_try
-        if fallback is None or to_be_continued or store.newest(raw_stage(source, sha256, store.work / "downloads").key):
+        if fallback is None or to_be_continued or store.newest(raw_stage(source, sha256, store.downloads).key):
             raise
         log(f"{error}; going on with --offline-fallback {fallback}")
         return _archive(store, fallback, None, log, refresh=False)
 
 
 def _archive(store: Store, source: str, sha256: str | None, log: Log, *, refresh: bool) -> Outcome:
-    stage = raw_stage(source, sha256, store.work / "downloads")
-    return (None if refresh else _at_hand(store, stage)) or store.get_or_create(stage, log, refresh=refresh)
+    stage = raw_stage(source, sha256, store.downloads)
+    return (None if refresh else at_hand(store, stage)) or store.get_or_create(stage, log, refresh=refresh)
 
 
-def _at_hand(store: Store, stage: Stage) -> Outcome | None:
+def at_hand(store: Store, stage: Stage) -> Outcome | None:
     """The archive in the store; it need not be whole, nor there, while the dataset that was made from it is intact."""
     newest = store.newest(stage.key)
     if newest and not store.damage(newest):

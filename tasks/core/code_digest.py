@@ -1,7 +1,8 @@
 """The digest of the code behind an artifact: symbol by symbol, blind to comments, docstrings and layout.
 
 From the function that makes an artifact it follows names through the core's own modules. Third-party code counts by
-its version instead, and settings by their values, so the modules that carry only those are not followed.
+its version instead, and settings by their values, so the modules that carry only those, and the store, which changes
+no bytes, are not followed.
 """
 
 import ast
@@ -12,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = "tasks.core"
-NOT_FOLLOWED = {f"{PACKAGE}.{name}" for name in ("artifact", "config", "errors", "files", "store")}
+NOT_FOLLOWED = {f"{PACKAGE}.{name}" for name in ("config", "errors", "files")}
 MODULE_BODY = "<module>"
 
 Symbol = tuple[str, str]

@@ -12,6 +12,7 @@ from tasks.core.errors import InputError
 
 PROJECT = Path(__file__).resolve().parents[2]
 STORE_VARIABLE = "CIFAR_FLOW_STORE"
+CACHE_VARIABLE = "CIFAR_FLOW_CACHE"
 
 RecipeName = Literal["tutorial"]
 StageName = Literal["download", "normalize", "train", "evaluate", "report"]
@@ -86,9 +87,18 @@ def _path(text: str) -> str:
         raise ValueError(f"expected a path, got {text!r}: {error}") from None
 
 
-def _folder(store: str) -> str:
+def is_bucket(location: str) -> bool:
+    return location.startswith("s3://")
+
+
+def _location(store: str) -> str:
+    """A folder's absolute path, or the URL of a bucket as it is; what could carry credentials is not shown."""
+    parts = urlsplit(store)
+    if is_bucket(store) and parts.netloc and not set("@?#:*[]") & set(store.removeprefix("s3://")):
+        return store.rstrip("/")
     if not store or "://" in store:
-        raise ValueError(f"expected a folder, got {store!r}; object stores are not supported yet")
+        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        raise ValueError(f"expected a folder or s3://bucket/prefix without credentials, got {shown!r}")
     return _path(store)
 
 
@@ -121,15 +131,23 @@ class Settings(BaseModel):
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
         description="auto, cpu, cuda, cuda:N or mps; auto takes CUDA, then MPS, then the CPU.",
     )
-    store: Annotated[str, AfterValidator(_folder)] | None = Field(
+    store: Annotated[str, AfterValidator(_location)] | None = Field(
         None,
-        description=f"The folder of the artifacts; {STORE_VARIABLE} or the project's artifacts folder if unset.",
+        description="The folder of the artifacts, or s3://bucket/prefix; "
+        f"{STORE_VARIABLE} or the project's artifacts folder if unset.",
     )
     refresh: StageName | None = Field(None, description="Run this task again although its result could be reused.")
     promote: Promote = Field(
         "auto",
         description="Whether the finished run replaces the promoted one: auto never puts a lesser dataset in a better "
-        "one's place.",
+        "one's place, nor a run that is really worse than the best one.",
+    )
+    tolerance: float = Field(
+        1.0,
+        ge=0,
+        le=100,
+        description="How many points of accuracy a run may lie below the best one: more, by the whole 95% interval of "
+        "the difference, and --promote auto refuses it.",
     )
     offline_fallback: Literal["synthetic"] | None = Field(
         None, description="What to use when the archive cannot be fetched; without it, that ends the run."
@@ -159,17 +177,28 @@ class Settings(BaseModel):
         values: dict[str, JsonValue] = self.model_dump(mode="json")
         return {**values, "source": without_credentials(self.source)}
 
-    def store_folder(self) -> Path:
-        """Where the artifacts live: never in the current folder of whoever started the run."""
-        if self.store:
-            return Path(self.store)
-        if chosen := os.environ.get(STORE_VARIABLE):
-            if not Path(chosen).is_absolute():
-                raise InputError(f"{STORE_VARIABLE}: expected an absolute path, got {chosen!r}")
-            return Path(chosen)
-        if not (PROJECT / "pyproject.toml").is_file():
-            raise InputError(f"store: the project's folder is not at {PROJECT}; give --store or set {STORE_VARIABLE}")
-        return PROJECT / "artifacts"
+
+def store_location(store: str | None) -> str:
+    """Where the artifacts live: never in the current folder of whoever started the run."""
+    chosen = os.environ.get(STORE_VARIABLE)
+    try:
+        if store:
+            return _location(store)
+        if chosen and not is_bucket(chosen) and not Path(chosen).is_absolute():
+            raise ValueError(f"expected an absolute path or s3://bucket/prefix, got {chosen!r}")
+        if chosen:
+            return _location(chosen)
+    except ValueError as error:
+        raise InputError(f"{'store' if store else STORE_VARIABLE}: {error}") from None
+    if not (PROJECT / "pyproject.toml").is_file():
+        raise InputError(f"store: the project's folder is not at {PROJECT}; give --store or set {STORE_VARIABLE}")
+    return str(PROJECT / "artifacts")
+
+
+def cache_folder() -> Path:
+    """Where this machine keeps its copies of what is in a bucket, and its locks on it."""
+    general = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get(CACHE_VARIABLE) or Path(general) / "cifar-flow").absolute()
 
 
 def checked_settings(**values: object) -> Settings:

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from tasks.core.artifact import Log
 from tasks.core.dataset import Dataset, expand
 from tasks.core.model import Net
+from tasks.core.store.artifact import Log
 from tasks.core.tables import per_class_table, predictions_table, read_facts, read_table, write_table
 from tasks.core.weights import load_lineage, load_network
 

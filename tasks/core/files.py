@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,29 @@ REFUSED = {errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_hashed: dict[tuple[int | Path, ...], str] = {}
+UNCERTAIN_NS = 2_000_000_000
+
+
+def sha256_once(path: Path) -> str:
+    """The SHA-256 of a file, taken once in a process for as long as inode, size and times stay the same.
+
+    A file that was changed a moment ago is hashed again: its times are too coarse to tell the next change.
+    """
+    identity = _identity(path)
+    if identity not in _hashed:
+        sha256 = sha256_of(path)
+        if identity != _identity(path) or time.time_ns() - path.stat().st_ctime_ns < UNCERTAIN_NS:
+            return sha256
+        _hashed[identity] = sha256
+    return _hashed[identity]
+
+
+def _identity(path: Path) -> tuple[int | Path, ...]:
+    facts = path.stat()
+    return (path, facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
 
 
 def canonical_json(value: Any) -> str:
@@ -55,31 +79,30 @@ def replacing(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def unfinished(folder: Path) -> list[str]:
+    """The names in a folder that are being written, or were when a process was killed."""
+    return sorted({aside.name[1:].rpartition(".")[0] for aside in folder.glob(".*.*")})
+
+
 def sweep(path: Path) -> None:
     """Remove what killed processes left beside `path` in writing it. Nobody else may be writing it now."""
     for aside in path.parent.glob(f".{path.name}.*"):
         aside.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
+def readable_json(value: Any) -> bytes:
+    """JSON as it stands in the store's own files."""
+    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     with replacing(path) as aside:
-        aside.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        aside.write_bytes(content)
 
 
 def copy(source: Path, target: Path) -> None:
     with replacing(target) as aside:
         shutil.copyfile(source, aside)
-
-
-def append_line(path: Path, value: Any) -> None:
-    """Add one JSON line to a log in a single write, after ending a line that a power cut tore."""
-    line = canonical_json(value).encode() + b"\n"
-    with disk_errors(path.parent), path.open("a+b") as file:
-        if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
-            line = b"\n" + line
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def check_space(folder: Path, wanted_bytes: int) -> None:

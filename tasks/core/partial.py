@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.core.files import digest_of, disk_errors, sha256_of, sync, write_json
+from tasks.core.files import digest_of, disk_errors, readable_json, sha256_of, sync, write_bytes
 
 
 class Origin(BaseModel):
@@ -47,7 +47,7 @@ class Partial:
 
     def note_origin(self, url: str, validator: str) -> None:
         with disk_errors(self.target.parent):
-            write_json(self.note, Origin(url_digest=digest_of(url), validator=validator).model_dump())
+            write_bytes(self.note, readable_json(Origin(url_digest=digest_of(url), validator=validator).model_dump()))
 
     def forget_origin(self) -> None:
         self.note.unlink(missing_ok=True)

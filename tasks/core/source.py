@@ -11,15 +11,16 @@ import numpy as np
 from pydantic import JsonValue
 
 from tasks.core import files
-from tasks.core.artifact import Key, Log, Stage
 from tasks.core.code_digest import code_digests
 from tasks.core.config import is_url, without_credentials
 from tasks.core.errors import InputError
 from tasks.core.identity import OFFICIAL_SHA256
+from tasks.core.store.artifact import Key, Log, Stage
 from tasks.core.synthetic import write_archive
 from tasks.core.transfer import fetch
 
 ARCHIVE = "archive.tar.gz"
+TASK = "download"
 GENERATED_BYTES = 210_000_000
 # Reported byte-identical in anyscale/templates#927 and callummcdougall/ARENA_3.0#359; the checksum decides. The
 # official host comes last because it is slow: pytorch/vision#9536.
@@ -37,12 +38,14 @@ def raw_stage(source: str, sha256: str | None, downloads: Path, mirrors: Sequenc
     """
     if source == "synthetic":
         key = Key(name="raw", settings={"source": source}, code=code_digests(write_archive))
-        return Stage(key.model_copy(update={"environment": {"numpy": np.__version__}}), _generate)
+        return Stage(key.model_copy(update={"environment": {"numpy": np.__version__}}), _generate, task=TASK)
     if source == "cifar10":
         return _pinned(OFFICIAL_SHA256, partial(_download, mirrors, OFFICIAL_SHA256, downloads))
     if is_url(source):
         download = partial(_download, [source], sha256, downloads)
-        return _pinned(sha256, download) if sha256 else Stage(Key(name="raw", settings=_unpinned(source)), download)
+        if sha256:
+            return _pinned(sha256, download)
+        return Stage(Key(name="raw", settings=_unpinned(source)), download, task=TASK)
     if sha256:
         return _pinned(sha256, partial(_copy, Path(source), sha256))
     if not Path(source).is_file():
@@ -52,7 +55,7 @@ def raw_stage(source: str, sha256: str | None, downloads: Path, mirrors: Sequenc
 
 
 def _pinned(sha256: str, build: Callable[[Path, Log], None]) -> Stage:
-    return Stage(Key(name="raw", settings={"sha256": sha256}), build)
+    return Stage(Key(name="raw", settings={"sha256": sha256}), build, task=TASK)
 
 
 def _unpinned(url: str) -> dict[str, JsonValue]:

@@ -7,16 +7,16 @@ import torch
 from pydantic import JsonValue
 
 from tasks.core import files, reporting
-from tasks.core.artifact import ArtifactRef, Key, Log, Stage
 from tasks.core.code_digest import code_digests
 from tasks.core.config import Normalization, Recipe
 from tasks.core.dataset import load_dataset, normalize_into
 from tasks.core.device import describe_device, threads
 from tasks.core.environment import library_version
 from tasks.core.evaluation import BATCH_SIZE, predict_into, summarize_into
-from tasks.core.promotion import Verdict
+from tasks.core.gate import Verdict
 from tasks.core.source import ARCHIVE
 from tasks.core.store import Store
+from tasks.core.store.artifact import ArtifactRef, Key, Log, Stage
 from tasks.core.tables import read_table
 from tasks.core.training import train_into
 from tasks.core.weights import load_lineage
@@ -29,7 +29,7 @@ def dataset_stage(store: Store, raw: ArtifactRef, normalization: Normalization) 
         normalize_into(folder, store.open(raw) / ARCHIVE, normalization)
 
     settings = {"normalization": normalization.model_dump(mode="json")}
-    return Stage(_key("dataset", [raw], normalize_into, settings=settings), build, (raw,))
+    return Stage(_key("dataset", [raw], normalize_into, settings=settings), build, (raw,), task="normalize")
 
 
 def weights_stage(store: Store, dataset: ArtifactRef, recipe: Recipe, seed: int, device: torch.device) -> Stage:
@@ -45,7 +45,7 @@ def weights_stage(store: Store, dataset: ArtifactRef, recipe: Recipe, seed: int,
         settings={"recipe": recipe.model_dump(mode="json"), "seed": seed},
         environment={**_arithmetic(device, recipe.batch_size), **_versions("pyarrow", "safetensors")},
     )
-    return Stage(key, build, (dataset,), describe_device(device))
+    return Stage(key, build, (dataset,), describe_device(device), "train")
 
 
 def predictions_stage(store: Store, dataset: ArtifactRef, weights: ArtifactRef, device: torch.device) -> Stage:
@@ -56,7 +56,7 @@ def predictions_stage(store: Store, dataset: ArtifactRef, weights: ArtifactRef, 
 
     environment = {**_arithmetic(device, BATCH_SIZE), **_versions("pyarrow")}
     key = _key("predictions", [dataset, weights], predict_into, environment=environment)
-    return Stage(key, build, (dataset, weights), describe_device(device))
+    return Stage(key, build, (dataset, weights), describe_device(device), "evaluate")
 
 
 def per_class_stage(store: Store, predictions: ArtifactRef) -> Stage:
@@ -66,7 +66,7 @@ def per_class_stage(store: Store, predictions: ArtifactRef) -> Stage:
         summarize_into(folder, store.open(predictions), key.inputs)
 
     key = _key("per_class", [predictions], summarize_into, environment=_versions("pyarrow"))
-    return Stage(key, build, (predictions,))
+    return Stage(key, build, (predictions,), task="evaluate (per class)")
 
 
 def report_stage(store: Store, artifacts: Mapping[str, ArtifactRef], verdict: Verdict, pinned: bool) -> Stage:
@@ -93,7 +93,7 @@ def report_stage(store: Store, artifacts: Mapping[str, ArtifactRef], verdict: Ve
         environment=_versions("torchvision", "matplotlib", "jinja2", "pillow", "numpy", "pandas"),
     )
     template = {f"tasks/core/{reporting.TEMPLATE.name}": files.sha256_of(reporting.TEMPLATE)}
-    return Stage(key.model_copy(update={"code": key.code | template}), build, inputs)
+    return Stage(key.model_copy(update={"code": key.code | template}), build, inputs, task="report")
 
 
 def report_facts(store: Store, artifacts: Mapping[str, ArtifactRef], verdict: Verdict, pinned: bool) -> reporting.Facts:

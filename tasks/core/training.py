@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from tasks.core.artifact import Log
 from tasks.core.config import Recipe
 from tasks.core.dataset import Dataset, expand
 from tasks.core.device import kernels_for
 from tasks.core.errors import InputError
 from tasks.core.model import Net, new_network
+from tasks.core.store.artifact import Log
 from tasks.core.tables import TrainingPoint, training_table, write_table
 from tasks.core.weights import Lineage, save_weights
 

@@ -10,6 +10,7 @@ from tasks.core import files
 
 Log = Callable[[str], None]
 LONGEST_VALUES = 60
+MOST_DIFFERENCES = 8
 
 
 class _Stored(BaseModel):
@@ -53,6 +54,12 @@ class FileFacts(_Stored):
     bytes: int
     sha256: str
 
+    def differ_from(self, size: int) -> str:
+        """What is wrong with a file of another digest, from its size."""
+        if size != self.bytes:
+            return f"expected {self.bytes:,} bytes, got {size:,}"
+        return "its bytes are not those that were stored"
+
 
 class Provenance(_Stored):
     """When, where, with what and for how long an artifact was made: facts that its bytes do not depend on."""
@@ -93,12 +100,16 @@ def content_digest(payload: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Stage:
-    """One artifact to be had: its key, its inputs, what fills a folder with its payload, and the device that does."""
+    """One artifact to be had: its key, what fills a folder with its payload, its inputs, and the device that does.
+
+    `task` names the work in the log.
+    """
 
     key: Key
     build: Callable[[Path, Log], None]
     inputs: tuple[ArtifactRef, ...] = ()
     device: str = "cpu"
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,12 +121,19 @@ class Outcome:
     message: str
 
 
-def why_made(key: Key, earlier: Iterable[Manifest]) -> str:
-    """The ingredients in which a key differs from the earlier version most like it; of equals, the newest."""
+def why_made(key: Key, earlier: Iterable[Manifest]) -> str | None:
+    """The ingredients in which a key differs from the earlier version most like it; of equals, the newest.
+
+    None if there is no earlier version.
+    """
     wanted = _ingredients(key)
-    found = [_differences(_ingredients(manifest.key), wanted) for manifest in reversed(list(earlier))]
-    nearest = min(found, key=len, default=["for the first time"])
-    return ", ".join(nearest)
+    newest_first = reversed(list(earlier))
+    found: list[list[str]] = [_differences(_ingredients(manifest.key), wanted) for manifest in newest_first]
+    nearest = min(found, key=len, default=None)
+    if nearest is None:
+        return None
+    more = len(nearest) - MOST_DIFFERENCES
+    return ", ".join(nearest[:MOST_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _ingredients(key: Key) -> dict[tuple[str, str], JsonValue]:

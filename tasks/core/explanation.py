@@ -1,0 +1,73 @@
+"""What a run would reuse, what it would make, and why: told without running anything."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from tasks.core.acquisition import at_hand
+from tasks.core.config import Normalization, Settings, StageName
+from tasks.core.device import choose_device
+from tasks.core.gate import decide, situation_of
+from tasks.core.identity import read_identity
+from tasks.core.source import raw_stage
+from tasks.core.stages import dataset_stage, per_class_stage, predictions_stage, report_stage, weights_stage
+from tasks.core.store import Store
+from tasks.core.store.artifact import ArtifactRef, Log, Stage
+from tasks.core.tables import read_table
+
+NOT_MADE = "not made yet"
+
+
+def explain(store: Store, settings: Settings, log: Log) -> Iterator[str]:
+    """One line a stage: what it would reuse, or why it would run, against the nearest earlier version.
+
+    Whether a version that is made again has its old bytes again cannot be known: what depends on that says so.
+    """
+    device = choose_device(settings.device)
+    found: dict[str, ArtifactRef] = {}
+    uncertain: list[str] = []
+
+    def told(stage: Stage, name: StageName) -> str:
+        newest = store.newest(stage.key)
+        reason = store.why(stage, newest, store.damage(newest) if newest else None, refresh=settings.refresh == name)
+        unknown = [ref.name for ref in stage.inputs if ref.name in uncertain]
+        found[stage.key.name] = newest.ref if newest else _not_made(stage)
+        if reason or unknown:
+            uncertain.append(stage.key.name)
+        if newest and not reason:
+            condition = f", unless other bytes come out for {' and '.join(unknown)}" if unknown else ""
+            return f"{stage.task}: reused {newest.ref}{condition}"
+        return f"{stage.task} {_with_inputs_made_anew(reason or '', unknown)}"
+
+    raw = raw_stage(settings.source, settings.sha256, store.downloads)
+    ready = None if settings.refresh == "download" else at_hand(store, raw)
+    if ready:
+        found["raw"] = ready.ref
+        yield f"{raw.task}: {ready.message}"
+    else:
+        yield told(raw, "download")
+    yield told(dataset_stage(store, found["raw"], Normalization()), "normalize")
+    yield told(weights_stage(store, found["dataset"], settings.resolved_recipe(), settings.seed, device), "train")
+    yield told(predictions_stage(store, found["dataset"], found["weights"], device), "evaluate")
+    yield told(per_class_stage(store, found["predictions"]), "evaluate")
+    if uncertain:
+        yield "report: its verdict follows from what is made before it"
+        return
+    yield told(_report(store, settings, found, log), "report")
+
+
+def _not_made(stage: Stage) -> ArtifactRef:
+    return ArtifactRef(name=stage.key.name, version=NOT_MADE, sha256=NOT_MADE)
+
+
+def _with_inputs_made_anew(reason: str, inputs: Iterable[str]) -> str:
+    for name in inputs:
+        reason = reason.replace(f"input {name} changed", f"input {name} is made anew")
+    return reason
+
+
+def _report(store: Store, settings: Settings, found: Mapping[str, ArtifactRef], log: Log) -> Stage:
+    """The report that the run would end with, its verdict included."""
+    identity = read_identity(store.open(found["dataset"]))
+    predictions = read_table(store.open(found["predictions"]) / "predictions.parquet")
+    situation = situation_of(store, found, identity, predictions, log)
+    verdict = decide(settings.promote, settings.tolerance, found, identity, situation)
+    return report_stage(store, found, verdict, pinned=settings.sha256 is not None)

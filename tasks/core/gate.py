@@ -1,0 +1,212 @@
+"""The gate: whether a finished run becomes the current one.
+
+A better dataset replaces a lesser one, never the other way round. Within one dataset a run is let through unless it is
+really worse than the best run in good standing, so that many small losses cannot add up.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from tasks.core.comparison import Comparison, IncomparableRuns, compare
+from tasks.core.config import Promote
+from tasks.core.errors import ExpectedError
+from tasks.core.identity import Identity, read_identity
+from tasks.core.store.artifact import ArtifactRef, Log
+from tasks.core.store.current import (
+    LOCK,
+    Current,
+    LogEntry,
+    append_entry,
+    in_good_standing,
+    make_current,
+    read_current,
+    read_log,
+    rolled_back,
+)
+from tasks.core.store.runs import Run, RunRecord, Score, read_record
+from tasks.core.store.versions import DamagedArtifact, Store, now
+from tasks.core.tables import read_table
+
+JUDGED = ("dataset", "weights", "predictions", "per_class")
+
+
+class Verdict(BaseModel):
+    """Whether a run becomes the current one, and why; `keep` means that its results are the current ones already."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    action: Literal["promote", "keep", "refuse"]
+    reason: str
+
+    @property
+    def promoted(self) -> bool:
+        return self.action != "refuse"
+
+    def __str__(self) -> str:
+        words = {"promote": "promoted", "keep": "the same as the promoted one, which stays", "refuse": "not promoted"}
+        return f"{words[self.action]}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The run that a candidate is held against, and how the candidate's predictions compare with its own."""
+
+    run: str
+    comparison: Comparison
+
+    def is_really_better(self, tolerance: float) -> bool:
+        """Whether the 95% interval of the candidate's difference lies wholly below minus `tolerance` points."""
+        return 100 * self.comparison.difference.high < -tolerance
+
+    def __str__(self) -> str:
+        found, difference = self.comparison, self.comparison.difference
+        return (
+            f"{100 * found.second_accuracy:.2f}% against {100 * found.first_accuracy:.2f}% of run {self.run}, the best "
+            f"in good standing: {100 * difference.value:+.2f} points, 95% interval {100 * difference.low:+.2f} to "
+            f"{100 * difference.high:+.2f}, McNemar p {found.mcnemar_p:.2g}"
+        )
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a store holds that a verdict depends on; `given_up` is a rolled back run with the candidate's results."""
+
+    current: Current | None = None
+    rival: Rival | None = None
+    given_up: str | None = None
+
+
+def decide(
+    policy: Promote, tolerance: float, candidate: Mapping[str, ArtifactRef], identity: Identity, situation: Situation
+) -> Verdict:
+    """Judge a run by its dataset first, and within one dataset by its predictions."""
+    current = situation.current
+    if current and _same(JUDGED, candidate, current.artifacts):
+        return Verdict(action="keep", reason=current.why)
+    if policy == "never":
+        return Verdict(action="refuse", reason="--promote never was asked for")
+    if current is None:
+        return Verdict(action="promote", reason="it is the first finished run in this store")
+    place = f"in place of run {current.run}"
+    if policy == "always":
+        return Verdict(action="promote", reason=f"--promote always was asked for, {place}")
+    objection = _objection(tolerance, identity, current, situation)
+    if objection:
+        return Verdict(action="refuse", reason=f"{objection}; `cifar promote` or --promote always overrules that")
+    return Verdict(action="promote", reason=f"{_merit(identity, current, situation)}, {place}")
+
+
+def _objection(tolerance: float, identity: Identity, current: Current, situation: Situation) -> str | None:
+    """What speaks against a candidate; a higher rank makes up for all but what was given up."""
+    if situation.given_up:
+        return f"its results are those of run {situation.given_up}"
+    if identity.rank < current.identity.rank:
+        return f"{identity.name} ranks below {current.identity.name} of run {current.run}"
+    if identity.rank > current.identity.rank:
+        return None
+    if not identity.same_images(current.identity):
+        return f"its images are not those of the current run {current.run}"
+    if situation.rival and situation.rival.is_really_better(tolerance):
+        return f"{situation.rival}, wholly below -{tolerance:g}"
+    return None
+
+
+def _merit(identity: Identity, current: Current, situation: Situation) -> str:
+    if identity.rank > current.identity.rank:
+        return f"{identity.name} ranks above {current.identity.name}"
+    return str(situation.rival or "it is the latest run on the same dataset")
+
+
+def situation_of(
+    store: Store, candidate: Mapping[str, ArtifactRef], identity: Identity, predictions: pd.DataFrame, log: Log
+) -> Situation:
+    """Look up what a verdict on a candidate depends on."""
+    promotions = read_log(store)
+    return Situation(
+        current=read_current(store),
+        rival=_best_rival(_records(store, reversed(in_good_standing(promotions))), store, identity, predictions, log),
+        given_up=next(
+            (
+                f"{record.run}, which was rolled back ({rolled_back(promotions)[record.run]})"
+                for record in _records(store, rolled_back(promotions))
+                if _same(JUDGED, candidate, record.artifacts)
+            ),
+            None,
+        ),
+    )
+
+
+def _records(store: Store, runs: Iterable[str]) -> list[RunRecord]:
+    return [record for run in runs if (record := read_record(store, run))]
+
+
+def _best_rival(
+    standing: Iterable[RunRecord], store: Store, identity: Identity, predictions: pd.DataFrame, log: Log
+) -> Rival | None:
+    """The most accurate run on the same images; of equals, the first one given."""
+    scored = [
+        (record.score.accuracy, record)
+        for record in standing
+        if record.score and record.dataset and record.dataset.sha256 == identity.sha256
+    ]
+    for _, record in sorted(scored, key=lambda each: each[0], reverse=True):
+        try:
+            theirs = read_table(store.open(record.artifacts["predictions"]) / "predictions.parquet")
+            return Rival(record.run, compare(theirs, predictions))
+        except (DamagedArtifact, IncomparableRuns) as error:
+            log(f"run {record.run} cannot be compared with: {error}")
+    return None
+
+
+def _same(names: Iterable[str], some: Mapping[str, ArtifactRef], others: Mapping[str, ArtifactRef]) -> bool:
+    return all(name in others and some[name].sha256 == others[name].sha256 for name in names)
+
+
+@contextmanager
+def judged(run: Run, policy: Promote, tolerance: float, log: Log) -> Iterator[Verdict]:
+    """The verdict on a run while its report is made, and then its promotion, if that is the verdict.
+
+    One run at a time, so that no verdict is overtaken by another run's promotion.
+    """
+    store, record = run.store, run.record
+    with store.locked(LOCK, log):
+        identity = read_identity(store.open(record.artifacts["dataset"]))
+        predictions = read_table(store.open(record.artifacts["predictions"]) / "predictions.parquet")
+        record.dataset = identity
+        record.score = Score(correct=int(predictions["correct"].sum()), images=len(predictions))
+        situation = situation_of(store, record.artifacts, identity, predictions, log)
+        verdict = decide(policy, tolerance, record.artifacts, identity, situation)
+        yield verdict
+        record.verdict = str(verdict)
+        run.save()
+        try:
+            _carry_out(verdict, store, record, policy, situation.current)
+        except ExpectedError:
+            record.verdict = None  # nothing came of it
+            raise
+        run.end("completed")
+        log(f"run {record.run} on {identity.name} is {verdict}")
+
+
+def _carry_out(verdict: Verdict, store: Store, record: RunRecord, policy: Promote, before: Current | None) -> None:
+    assert record.dataset is not None
+    current = Current(
+        run=record.run,
+        at=now(),
+        who=record.who,
+        why=verdict.reason,
+        identity=record.dataset,
+        artifacts=record.artifacts,
+    )
+    if verdict.action == "refuse":
+        append_entry(store, LogEntry(**{**current.entry.model_dump(), "action": "refuse"}))
+    elif verdict.action == "keep" and before and _same(("report",), record.artifacts, before.artifacts):
+        # The same run stays, with what may be newer versions of the same bytes.
+        make_current(store, before.model_copy(update={"artifacts": record.artifacts}), before)
+    elif policy != "never":
+        make_current(store, current, before)

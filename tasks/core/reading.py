@@ -1,0 +1,91 @@
+"""A store from a notebook: tables, history and weights of any run, in one line each.
+
+RUN is a run's id or how it begins, `current`, or `previous`. Every byte is checked before it is used.
+
+    >>> from tasks.core.store import open_store
+    >>> from tasks.core.reading import history, per_class, predictions, weights
+    >>> store = open_store("artifacts")
+
+The table of the current run, and of the one that was current before:
+
+    >>> per_class(store)[["class", "support"]].head(3)
+        class  support
+    0    disc       10
+    1    ring       10
+    2  square       10
+    >>> per_class(store, "previous").columns[:4].tolist()
+    ['class_index', 'class', 'support', 'correct']
+
+Every prediction, with the probability of each class:
+
+    >>> mistakes = predictions(store).query("not correct")
+    >>> mistakes.nlargest(3, "confidence")[["index", "label", "predicted"]].shape
+    (3, 3)
+
+The runs, newest first, and the weights of any of them:
+
+    >>> history(store)[["status", "standing"]]
+          status  standing
+    0  completed   current
+    1  completed  promoted
+    >>> weights(store, "current")["fc3.bias"].shape
+    torch.Size([10])
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pandas as pd
+
+from tasks.core.comparison import Comparison, IncomparableRuns, compare
+from tasks.core.store import Store
+from tasks.core.store.history import HistoryRow, artifact_of, find_run
+from tasks.core.store.history import history as history_rows
+from tasks.core.store.runs import RunRecord
+from tasks.core.tables import read_table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def per_class(store: Store, run: str = "current") -> pd.DataFrame:
+    """A run's accuracy for each class."""
+    return read_table(payload(store, "per_class", run) / "per_class.parquet")
+
+
+def predictions(store: Store, run: str = "current") -> pd.DataFrame:
+    """A run's answer for every test image."""
+    return read_table(payload(store, "predictions", run) / "predictions.parquet")
+
+
+def weights(store: Store, run: str = "current") -> "dict[str, Tensor]":
+    """A run's trained weights, by name, on the CPU."""
+    import torch  # takes seconds, and tables do without
+
+    path = payload(store, "weights", run) / "cifar_net.pth"
+    return cast("dict[str, Tensor]", torch.load(path, map_location="cpu", weights_only=True))
+
+
+def history(store: Store) -> pd.DataFrame:
+    """Every run, newest first: the columns of `HistoryRow`, times as UTC timestamps."""
+    frame = pd.DataFrame([row.model_dump() for row in history_rows(store)], columns=list(HistoryRow.model_fields))
+    return frame.assign(started=pd.to_datetime(frame["started"], utc=True))
+
+
+def compare_runs(store: Store, first: str, second: str) -> Comparison:
+    """What changes from one run's predictions to another's on the same images."""
+    records = [find_run(store, name) for name in (first, second)]
+    images = [record.dataset.sha256 if record.dataset else None for record in records]
+    if None in images or images[0] != images[1]:
+        got = " and ".join(_images_in_words(record) for record in records)
+        raise IncomparableRuns(f"comparison: expected two runs on the same images, got {got}; see `cifar history`")
+    return compare(*(predictions(store, record.run) for record in records))
+
+
+def payload(store: Store, artifact: str, run: str = "current") -> Path:
+    """The folder with the files of one of a run's artifacts; nothing in it may be changed."""
+    return store.open(artifact_of(store, run, artifact))
+
+
+def _images_in_words(record: RunRecord) -> str:
+    return f"{record.dataset.name} {record.dataset.sha256[:12]}" if record.dataset else f"a {record.status} run"

@@ -1,0 +1,290 @@
+"""Versions of artifacts: reuse, publish, verify, heal."""
+
+import json
+import platform
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import JsonValue, ValidationError
+
+from tasks.core import files
+from tasks.core.config import is_bucket
+from tasks.core.environment import versions
+from tasks.core.errors import InputError, WorldError
+from tasks.core.store.artifact import (
+    ArtifactRef,
+    FileFacts,
+    Key,
+    Log,
+    Manifest,
+    Outcome,
+    Provenance,
+    Stage,
+    content_digest,
+    why_made,
+)
+from tasks.core.store.bucket import Bucket
+from tasks.core.store.folder import Folder
+from tasks.core.store.storage import MANIFEST, Storage
+
+FORMAT = 1
+DESCRIPTION = "store.json"
+RUNS = "runs"
+VERSION = re.compile("[0-9a-f]{12}")  # whatever else lies in a store is somebody's own
+
+
+class DamagedArtifact(WorldError):
+    """Stored bytes are missing, or not those of their manifest."""
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass(frozen=True)
+class Store:
+    """Artifacts in a folder or a bucket, opened on behalf of the run named `run`."""
+
+    storage: Storage
+    run: str | None = None
+
+    @property
+    def downloads(self) -> Path:
+        """Where unfinished downloads wait for the next try."""
+        return self.storage.local / "downloads"
+
+    def for_run(self, run: str) -> "Store":
+        return replace(self, run=run)
+
+    def get_or_create(self, stage: Stage, log: Log, *, refresh: bool = False) -> Outcome:
+        """The newest intact version of a stage's artifact; made now if there is none, or if `refresh` asks for it."""
+        key = stage.key
+        with self.locked(f"{key.name}-{key.version}", log):
+            newest = self.newest(key)
+            damage = self.damage(newest) if newest else None
+            reason = self.why(stage, newest, damage, refresh=refresh)
+            if newest and not reason:
+                return Outcome(newest.ref, True, f"reused {newest.ref}")
+            log(f"{stage.task or key.name} {reason}")
+            with files.disk_errors(self.storage.local.parent):
+                made, seconds = self._make(stage, newest, to_heal=newest if damage else None, log=log)
+            return Outcome(made.ref, False, f"made {made.ref} in {seconds:.1f} s")
+
+    def why(self, stage: Stage, newest: Manifest | None, damage: str | None, *, refresh: bool) -> str | None:
+        """Why a stage's artifact has to be made, in words; None if its newest version is to be reused."""
+        later = stage.key.at_attempt(newest.key.attempt + 1 if newest else 0)
+        if later.version in self.versions(later.name):
+            return f"runs again: {later.name}/{later.version}: its manifest is lost or damaged"
+        if newest is None:
+            reason = why_made(stage.key, self.manifests(stage.key.name))
+            return f"runs again: {reason}" if reason else "runs for the first time"
+        if damage or refresh:
+            return f"runs again: {damage or f'asked for, in place of {newest.ref}'}"
+        return None
+
+    def open(self, ref: ArtifactRef) -> Path:
+        """The folder of an artifact's payload, after checking every byte of it."""
+        manifest = self.manifest(ref.name, ref.version)
+        damage = self.damage(manifest) if manifest else f"{ref} is not in the store {self.storage.location}"
+        if manifest and not damage and manifest.sha256 != ref.sha256:
+            damage = f"{ref} holds other bytes than those asked for"
+        if damage or not manifest:
+            raise DamagedArtifact(f"{damage}; run again to have it made anew")
+        return self.storage.get(self.storage.payload(manifest))
+
+    def artifacts(self) -> list[str]:
+        """The names of the artifacts that there are versions of."""
+        return [name for name in self.storage.folders("") if name != RUNS]
+
+    def versions(self, name: str) -> list[str]:
+        """Every version of an artifact, those included whose manifest cannot be read."""
+        return [version for version in self.storage.versions(name) if VERSION.fullmatch(version)]
+
+    def manifest(self, name: str, version: str) -> Manifest | None:
+        """A version's manifest, or None where there is none that holds together."""
+        return _parsed(self.storage.read(_manifest_name(name, version)), version)
+
+    def manifests(self, name: str) -> list[Manifest]:
+        """Every version of an artifact, oldest first."""
+        found = self.storage.read_all(_manifest_name(name, version) for version in self.versions(name))
+        manifests = [_parsed(content, path.split("/")[1]) for path, content in found.items()]
+        return sorted((manifest for manifest in manifests if manifest), key=lambda manifest: manifest.made.at)
+
+    def newest(self, key: Key) -> Manifest | None:
+        """The latest attempt at a key."""
+        version = key.at_attempt(0).version  # by digest: Python calls 1, 1.0 and True equal
+        attempts = [m for m in self.manifests(key.name) if m.key.at_attempt(0).version == version]
+        return max(attempts, key=lambda manifest: manifest.key.attempt, default=None)
+
+    def first_made(self, ref: ArtifactRef) -> Manifest | None:
+        """The manifest of the oldest version with the same bytes."""
+        return next((manifest for manifest in self.manifests(ref.name) if manifest.sha256 == ref.sha256), None)
+
+    def damage(self, manifest: Manifest) -> str | None:
+        """What is wrong with a version's payload, in words; None when every byte is as the manifest says."""
+        found = next(self.damaged_files(manifest), None)
+        return f"{manifest.ref}: {found[1]}" if found else None
+
+    def damaged_files(self, manifest: Manifest, *, anew: bool = False) -> Iterator[tuple[str, str]]:
+        """Each damaged file of a version, and what is wrong with it; `anew` trusts no earlier check."""
+        return self.storage.damaged(self.storage.payload(manifest), manifest.files, anew=anew)
+
+    def append(self, name: str, value: JsonValue) -> None:
+        """Add a line of JSON to a log, after ending a line that was torn."""
+        line, added = files.canonical_json(value).encode() + b"\n", False
+        while not added:
+            before = self.storage.read(name)
+            end = b"\n" if before and not before.endswith(b"\n") else b""
+            added = self.storage.swap(name, before, (before or b"") + end + line)
+
+    @contextmanager
+    def locked(self, name: str, log: Log) -> Iterator[None]:
+        """Hold a kernel lock, which ends with its process however that ends; say so when another one holds it."""
+        lock = FileLock(self.lock_path(name))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log(f"waiting for another run, which works on {name}")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def lock_path(self, name: str) -> Path:
+        return self.storage.local / "locks" / f"{name}.lock"
+
+    def _make(
+        self, stage: Stage, newest: Manifest | None, *, to_heal: Manifest | None, log: Log
+    ) -> tuple[Manifest, float]:
+        staging = self.storage.local / "staging" / f"{stage.key.name}-{stage.key.version}"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        try:
+            started = time.perf_counter()
+            stage.build(staging, log)
+            seconds = time.perf_counter() - started
+            payload = {
+                path.name: FileFacts(bytes=path.stat().st_size, sha256=files.sha256_of(path))
+                for path in sorted(staging.iterdir())
+            }
+            sha256 = content_digest({name: facts.sha256 for name, facts in payload.items()})
+            if to_heal and sha256 == to_heal.sha256:
+                self._heal(to_heal, staging)
+                return to_heal, seconds
+            if self.storage.shared and (theirs := self._made_elsewhere(stage.key, newest)):
+                log(f"{theirs.ref} was made by another machine meanwhile, and is used")
+                return theirs, seconds
+            key = self._free_attempt(stage.key, newest)
+            manifest = Manifest(
+                name=key.name,
+                version=key.version,
+                sha256=sha256,
+                key=key,
+                inputs=stage.inputs,
+                files=payload,
+                made=self._provenance(stage, seconds),
+            )
+            manifest = self._publish(manifest, staging, log)
+            if to_heal:
+                self.storage.set_aside(f"{to_heal.name}/{to_heal.version}", str(to_heal.ref))
+            return manifest, seconds
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _made_elsewhere(self, key: Key, newest: Manifest | None) -> Manifest | None:
+        """A later attempt than the newest one that was there before."""
+        now_newest = self.newest(key)
+        return now_newest if now_newest and (not newest or now_newest.key.attempt > newest.key.attempt) else None
+
+    def _provenance(self, stage: Stage, seconds: float) -> Provenance:
+        return Provenance(
+            at=now(),
+            seconds=round(seconds, 3),
+            run=self.run,
+            host=platform.node(),
+            device=stage.device,
+            versions=versions(),
+        )
+
+    def _free_attempt(self, key: Key, newest: Manifest | None) -> Key:
+        """The key at the next attempt that no folder stands for, not even one whose manifest is lost."""
+        attempt, taken = newest.key.attempt + 1 if newest else 0, set(self.versions(key.name))
+        while key.at_attempt(attempt).version in taken:
+            attempt += 1
+        return key.at_attempt(attempt)
+
+    def _publish(self, manifest: Manifest, staging: Path, log: Log) -> Manifest:
+        """Publish a version; if another machine was quicker, its version is the one."""
+        content = files.readable_json(manifest.model_dump(mode="json"))
+        if self.storage.publish(manifest, content, staging):
+            return manifest
+        theirs = self.manifest(manifest.name, manifest.version)
+        if theirs is None:
+            raise WorldError(f"{manifest.ref}: another machine is making it in a way of its own; run again")
+        log(f"{theirs.ref} was made by another machine meanwhile, and is used")
+        return theirs
+
+    def _heal(self, manifest: Manifest, staging: Path) -> None:
+        """Put the same bytes back, file by file; until the last one is there the version stays known as damaged."""
+        folder = self.storage.payload(manifest)
+        for name, _ in list(self.damaged_files(manifest)):
+            self.storage.sweep(f"{folder}/{name}")
+            self.storage.set_aside(f"{folder}/{name}", f"{manifest.ref}-{name}")
+            self.storage.put(f"{folder}/{name}", staging / name)
+
+
+def _manifest_name(name: str, version: str) -> str:
+    return f"{name}/{version}/{MANIFEST}"
+
+
+def _parsed(content: bytes | None, version: str) -> Manifest | None:
+    with suppress(ValidationError):
+        manifest = Manifest.model_validate_json(content or b"")
+        return manifest if manifest.ref.version == version and manifest.holds_together() else None
+    return None
+
+
+def open_store(location: Path | str, *, must_exist: bool = False) -> Store:
+    """The store at a folder or an `s3://bucket/prefix`, made if there is none, unless it `must_exist`.
+
+    What killed processes left half done is swept away.
+    """
+    storage = Bucket(str(location).rstrip("/")) if is_bucket(str(location)) else Folder(Path(location).absolute())
+    store = Store(storage)
+    if must_exist and storage.read(DESCRIPTION) is None:
+        raise InputError(f"store {location}: there is none yet; give another one by --store, or make it by `cifar run`")
+    try:
+        storage.prepare()
+        with store.locked("opening", log=lambda _: None):
+            _describe(storage)
+            for leftover in sorted((storage.local / "staging").glob("*")):
+                with suppress(Timeout), FileLock(store.lock_path(leftover.name)).acquire(timeout=0):
+                    shutil.rmtree(leftover, ignore_errors=True)
+    except OSError as error:
+        raise InputError(
+            f"store {location}: cannot be written ({error.strerror}); give another one by --store"
+        ) from None
+    return store
+
+
+def _describe(storage: Storage) -> None:
+    """Write down the store's format, or check it."""
+    storage.sweep(DESCRIPTION)
+    storage.swap(DESCRIPTION, None, files.readable_json({"format": FORMAT}))
+    text = (storage.read(DESCRIPTION) or b"").decode(errors="replace")
+    try:
+        found = json.loads(text)["format"]
+    except (ValueError, TypeError, KeyError, IndexError):
+        found = text[:40]
+    if found != FORMAT:
+        raise InputError(
+            f"store {storage.location}: expected format {FORMAT}, got {found!r}; use the cifar-flow that made it"
+        )

@@ -1,0 +1,170 @@
+"""A real S3-compatible server (SeaweedFS) on loopback, with a bucket and a key and a secret of its own."""
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+WEED = Path(sys.executable).with_name("weed")
+PARTS = ("master", "volume", "filer", "s3")
+PORTS = tuple(f"{part}.port{kind}" for part in PARTS for kind in ("", ".grpc"))
+PORT_RANGE = range(10_000, 30_000)  # below what kernels hand out by themselves, so that only one of us can interfere
+OPTIONS = (
+    *("-logtostderr=true", "server", "-dir=.", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
+    *("-s3", "-s3.config=s3.json", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+    *("-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock"),
+    *("-volume.max=100", "-master.volumeSizeLimitMB=64"),  # a bucket takes 7 volumes at once; they are empty at first
+    "-master.peers=none",  # which saves a second of waiting for others
+    "-master.telemetry=false",
+    "-s3.autoCreateBucket=false",  # S3 has no such thing
+)
+PATIENCE_S = 60
+# What would overrule `ObjectStore.environment`.
+UNSET = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """A bucket on a running server, and how to look at it and to spoil it without the code under test."""
+
+    endpoint: str
+    access_key: str
+    secret: str
+    bucket: str
+    process_id: int  # to stop it (SIGSTOP) for a server that does not answer, or to end it
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a user sets to work on this server, and what keeps the user's own settings away from it."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "NO_PROXY": "127.0.0.1",
+        }
+
+    def client(self, secret: str | None = None) -> Any:
+        """A plain botocore client, which knows nothing of the environment's credentials."""
+        return botocore.session.Session().create_client(
+            "s3",
+            region_name="us-east-1",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=secret or self.secret,
+            config=Config(retries={"total_max_attempts": 1}, read_timeout=20, proxies={}),
+        )
+
+    def make_bucket(self) -> None:
+        self._client.create_bucket(Bucket=self.bucket)
+
+    def keys(self, prefix: str = "") -> list[str]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        return [found["Key"] for page in pages for found in page.get("Contents", [])]
+
+    def read(self, key: str) -> bytes:
+        content: bytes = self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        return content
+
+    def write(self, key: str, content: bytes) -> None:
+        self._client.put_object(Bucket=self.bucket, Key=key, Body=content)
+
+    def delete(self, key: str) -> None:
+        self._client.delete_object(Bucket=self.bucket, Key=key)
+
+    def unfinished_uploads(self) -> list[str]:
+        """The keys of the multipart uploads that were neither completed nor given up."""
+        return [upload["Key"] for upload in self._client.list_multipart_uploads(Bucket=self.bucket).get("Uploads", [])]
+
+    @cached_property
+    def _client(self) -> Any:
+        return self.client()
+
+
+@contextmanager
+def serving_objects(folder: Path) -> Iterator[ObjectStore]:
+    """Serve an empty bucket from the new folder `folder`; up within 2 to 3 s, and gone at the end whatever happens."""
+    for attempt in range(5):
+        with _started(folder / str(attempt)) as store:
+            if store:
+                yield store
+                return
+    raise AssertionError(f"the object store did not come up: see {folder}/*/log")
+
+
+@contextmanager
+def _started(folder: Path) -> Iterator[ObjectStore | None]:
+    """Nothing when the server ended by itself, as it does when somebody else was faster to take one of its ports."""
+    folder.mkdir(parents=True)
+    ports = _free_ports()
+    access_key, secret = secrets.token_hex(10), secrets.token_hex(20)
+    (folder / "s3.json").write_text(_identities(access_key, secret))
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [WEED, *OPTIONS, *(f"-{option}={port}" for option, port in ports.items())],
+            cwd=folder,
+            env={"HOME": str(folder), "TMPDIR": str(folder), "GOMEMLIMIT": "256MiB"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    store = ObjectStore(f"http://127.0.0.1:{ports['s3.port']}", access_key, secret, "tests", server.pid)
+    try:
+        yield store if _is_up(store, server) else None
+    finally:
+        server.kill()  # has no children
+        server.wait()
+        for part in PARTS:  # the one thing that it keeps outside of its folder
+            Path(f"/tmp/seaweedfs-{part}-grpc-{ports[f'{part}.port.grpc']}.sock").unlink(missing_ok=True)
+
+
+def _identities(access_key: str, secret: str) -> str:
+    credentials = {"accessKey": access_key, "secretKey": secret}
+    identity = {"name": "tests", "credentials": [credentials], "actions": ["Admin", "Read", "Write", "List"]}
+    return json.dumps({"identities": [identity]})
+
+
+def _free_ports() -> dict[str, int]:
+    """All ports are given, for by default each gRPC port is 10,000 above its neighbour."""
+    ports: dict[str, int] = {}
+    with ExitStack() as taken:
+        while len(ports) < len(PORTS):
+            port = secrets.choice(PORT_RANGE)
+            try:
+                taken.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+            ports[PORTS[len(ports)]] = port
+    return ports
+
+
+def _is_up(store: ObjectStore, server: subprocess.Popen[bytes]) -> bool:
+    """Wait until there is a bucket that takes objects; False if the server ends before."""
+    steps = [store.make_bucket, lambda: store.write("first", b""), lambda: store.delete("first")]
+    deadline = time.monotonic() + PATIENCE_S
+    while steps and server.poll() is None and time.monotonic() < deadline:
+        try:
+            steps[0]()
+        except (BotoCoreError, ClientError):
+            time.sleep(0.02)
+        else:
+            del steps[0]
+    return not steps

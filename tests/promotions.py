@@ -1,0 +1,37 @@
+"""What is promoted in a store, looked at from outside: the root files, the log, and the current run."""
+
+import json
+
+from places import Place
+from tiny_artifacts import finished_run, identity_of, results
+
+from tasks.core.store.current import ROOT_FILES, Current, read_current
+from tasks.core.store.runs import RunRecord
+
+
+def root_files(place: Place) -> dict[str, bytes]:
+    return {name: place.read(name) for name in place.names() if name in ROOT_FILES}
+
+
+def files_of(word: str) -> dict[str, bytes]:
+    """The root files of a run that says `word`."""
+    payloads = results(word, identity_of())
+    return {name: payloads[artifact][name] for name, artifact in ROOT_FILES.items()}
+
+
+def logged(place: Place) -> list[dict[str, str]]:
+    return [json.loads(line) for line in place.read("promotions.jsonl").splitlines()]
+
+
+def actions(place: Place) -> list[str]:
+    return [entry["action"] for entry in logged(place)]
+
+
+def current(place: Place) -> Current:
+    found = read_current(place.open())
+    assert found is not None
+    return found
+
+
+def finished(place: Place, *words: str) -> list[RunRecord]:
+    return [finished_run(place.location, word).record for word in words]

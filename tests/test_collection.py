@@ -1,0 +1,283 @@
+"""Garbage collection: what is kept, what goes, and that nothing is lost or left over wherever it is killed."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from killing import killed, killed_at_every_step, next_line, started
+from places import FolderPlace, payload_of
+from tiny_artifacts import finished_run, make_artifact, quiet, stage_of
+
+from tasks.core.errors import InputError, WorldError
+from tasks.core.store import ArtifactRef, Store
+from tasks.core.store.collection import Plan, collect
+from tasks.core.store.current import promote_run, roll_back
+from tasks.core.store.history import artifact_of, find_run, history
+from tasks.core.store.runs import recorded_run
+from tasks.core.store.verification import verify
+
+COLLECT = """
+from tasks.core.store import open_store
+from tasks.core.store.collection import collect
+from tiny_artifacts import quiet
+def act(root):
+    collect(open_store(root), 1, quiet, dry_run=False)
+"""
+RUNNING = """
+import sys
+from tasks.core.store import open_store
+from tasks.core.store.runs import recorded_run
+from tiny_artifacts import make_artifact, quiet
+with recorded_run(open_store(sys.argv[1]), {}, {}, quiet) as run:
+    run.keep(make_artifact(run.store, "weights", {"cifar_net.pth": b"of a killed run"}))
+    print(run.record.run, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def finished(folder: FolderPlace) -> Callable[..., str]:
+    """Finishes a run of the given word and policy; its id."""
+
+    def finish(word: str, policy: str = "auto") -> str:
+        return finished_run(folder.location, word, policy=policy).record.run  # type: ignore[arg-type]
+
+    return finish
+
+
+def collected(place: FolderPlace, keep: int) -> Plan:
+    return collect(place.open(), keep, quiet, dry_run=False)
+
+
+def planned(place: FolderPlace, keep: int) -> Plan:
+    return collect(place.open(), keep, quiet, dry_run=True)
+
+
+def whole(store: Store, run: str) -> bool:
+    """Whether every byte of a run's artifacts is there."""
+    return all(payload_of(store, ref) for ref in find_run(store, run).artifacts.values())
+
+
+def wrong(store: Store) -> list[str]:
+    return [finding.wrong for _, findings in verify(store) for finding in findings]
+
+
+# What is kept
+
+
+def test_the_newest_runs_keep_their_artifacts_and_older_ones_give_theirs_up(
+    folder: FolderPlace, finished: Callable[..., str]
+) -> None:
+    runs = [finished(word, "never") for word in ("one", "two", "three", "four")]
+
+    plan = collected(folder, 2)
+
+    assert plan.runs == tuple(runs[:2])
+    assert plan.kept == tuple(runs[2:])
+    assert {garbage.name for garbage in plan.versions} == {"weights", "predictions", "per_class", "report"}
+    assert all(whole(folder.open(), run) for run in runs[2:])
+    assert wrong(folder.open()) == []
+
+
+def test_what_a_kept_run_shares_with_a_collected_one_stays(folder: FolderPlace, finished: Callable[..., str]) -> None:
+    finished("one", "never")
+    newest = find_run(folder.open(), finished("two", "never"))
+
+    collected(folder, 1)
+
+    assert set(folder.versions("dataset")) == {newest.artifacts["dataset"].version}
+
+
+def test_every_run_that_was_ever_promoted_or_rolled_back_keeps_its_artifacts(
+    folder: FolderPlace, finished: Callable[..., str]
+) -> None:
+    one, two, three = (finished(word) for word in ("one", "two", "three"))
+    roll_back(folder.open(), find_run(folder.open(), two), "unfair", quiet)
+    refused, by_hand = finished("four", "never"), finished("five", "never")
+    promote_run(folder.open(), find_run(folder.open(), by_hand), "by hand", quiet)
+
+    plan = collected(folder, 0)
+
+    assert plan.runs == (refused,)
+    assert all(whole(folder.open(), run) for run in (one, two, three, by_hand))
+    assert wrong(folder.open()) == []
+
+
+def test_what_a_kept_artifact_was_made_from_stays_though_no_record_names_it(folder: FolderPlace) -> None:
+    """A second attempt with the same bytes: the predictions in the record were made from the first one."""
+    store = folder.open()
+
+    def made(name: str, *inputs: ArtifactRef, refresh: bool = False) -> ArtifactRef:
+        stage = stage_of({"file": name.encode()}, name, inputs={ref.name: ref.sha256 for ref in inputs})
+        return store.get_or_create(replace(stage, inputs=inputs), quiet, refresh=refresh).ref
+
+    first = made("weights", made("dataset"))
+    predictions = made("predictions", first)
+    second = made("weights", refresh=True)
+    with recorded_run(store, {}, {}, quiet) as run:
+        run.keep(second, predictions)
+
+    assert collected(folder, 1).versions == ()
+    assert store.open(first)
+
+
+def test_the_current_run_keeps_its_artifacts_even_if_its_record_and_the_log_are_lost(
+    folder: FolderPlace, finished: Callable[..., str]
+) -> None:
+    record = find_run(folder.open(), finished("one"))
+    folder.delete(f"runs/{record.run}.json")
+    folder.delete("promotions.jsonl")
+
+    assert collected(folder, 0).versions == ()
+    assert all(payload_of(folder.open(), ref) for ref in record.artifacts.values())
+
+
+def test_versions_that_no_run_has_go(folder: FolderPlace, finished: Callable[..., str]) -> None:
+    finished("one")
+    orphan = make_artifact(folder.open(), "weights", {"cifar_net.pth": b"of a run that was killed"})
+
+    [garbage] = collected(folder, 9).versions
+
+    assert (garbage.name, garbage.version) == (orphan.name, orphan.version)
+
+
+def test_a_folder_that_is_no_version_is_left_alone(folder: FolderPlace, finished: Callable[..., str]) -> None:
+    finished("one")
+    folder.write("notes/2026/june.txt", b"mine")
+
+    assert collected(folder, 0).versions == ()
+    assert folder.read("notes/2026/june.txt") == b"mine"
+
+
+def test_failed_runs_count_among_the_newest(folder: FolderPlace, finished: Callable[..., str]) -> None:
+    older = finished("one", "never")
+    with pytest.raises(ZeroDivisionError), recorded_run(folder.open(), {}, {}, quiet) as failed:
+        raise ZeroDivisionError
+
+    plan = collected(folder, 1)
+
+    assert (plan.kept, plan.runs) == ((failed.record.run,), (older,))
+
+
+# What it is refused for
+
+
+def test_nothing_is_touched_while_a_run_is_in_progress(folder: FolderPlace, finished: Callable[..., str]) -> None:
+    finished("one", "never")
+    with recorded_run(folder.open(), {}, {}, quiet) as run:
+        before = folder.all()
+
+        with pytest.raises(WorldError) as raised:
+            collected(folder, 0)
+
+        assert str(raised.value) == (
+            f"gc: run {run.record.run} of {run.record.who} is in progress; nothing was touched; try later"
+        )
+        assert folder.all() == before
+        assert run.record.run in planned(folder, 0).kept
+
+
+def test_a_run_whose_process_was_killed_is_not_in_progress(folder: FolderPlace) -> None:
+    with started(RUNNING, folder.location) as process:
+        run = next_line(process)
+        killed(process)
+
+    plan = collected(folder, 0)
+
+    assert plan.runs == (run,)
+    assert [garbage.name for garbage in plan.versions] == ["weights"]
+
+
+def test_nothing_is_touched_while_a_record_cannot_be_read(folder: FolderPlace, finished: Callable[..., str]) -> None:
+    run = finished("one")
+    finished("two")
+    folder.write(f"runs/{run}.json", b"")
+    before = folder.all()
+
+    with pytest.raises(WorldError, match=f"gc: the record of run {run} cannot be read"):
+        collected(folder, 0)
+
+    assert folder.all() == before
+
+
+# Numbers
+
+
+def test_a_dry_run_changes_nothing_and_names_the_same_versions_and_bytes(
+    folder: FolderPlace, finished: Callable[..., str]
+) -> None:
+    for word in ("one", "two", "three"):
+        finished(word, "never")
+    before = folder.all()
+
+    plan = planned(folder, 1)
+
+    assert folder.all() == before
+    assert collected(folder, 1) == plan
+    freed = {name: content for name, content in before.items() if name not in folder.names()}
+    assert plan.bytes == sum(garbage.bytes for garbage in plan.versions) == sum(map(len, freed.values()))
+    assert {"/".join(name.split("/")[:2]) for name in freed} == {f"{g.name}/{g.version}" for g in plan.versions}
+    assert list((folder.root / ".work" / "trash").glob("*")) == []
+
+
+def test_a_second_collection_finds_nothing_to_do(folder: FolderPlace, finished: Callable[..., str]) -> None:
+    for word in ("one", "two"):
+        finished(word, "never")
+    kept = collected(folder, 1).kept
+
+    assert collected(folder, 1) == Plan(kept=kept, runs=(), versions=(), bytes=0)
+
+
+# Collected runs
+
+
+def test_collected_runs_stay_in_the_history_and_say_so_when_their_artifacts_are_wanted(
+    folder: FolderPlace, finished: Callable[..., str]
+) -> None:
+    run, newest = finished("one", "never"), finished("two", "never")
+    collected(folder, 1)
+    store = folder.open()
+
+    assert [(row.run, row.collected) for row in history(store)] == [(newest, False), (run, True)]
+    assert find_run(store, run).collected
+    with pytest.raises(InputError, match=f"run {run}: its artifacts were collected on .*; run it again"):
+        artifact_of(store, run, "weights")
+    with pytest.raises(InputError, match=f"run {run}: expected a completed run, got one whose artifacts were"):
+        promote_run(store, find_run(store, run), "by hand", quiet)
+
+
+def test_what_was_collected_is_made_anew_by_the_next_run_that_needs_it(
+    folder: FolderPlace, finished: Callable[..., str]
+) -> None:
+    run = finished("one", "never")
+    collected(folder, 0)
+
+    again = finished("one", "never")
+
+    assert find_run(folder.open(), again).artifacts == find_run(folder.open(), run).artifacts
+    assert whole(folder.open(), again)
+
+
+# Killed
+
+
+def test_a_collection_killed_at_any_step_leaves_a_store_that_verifies_and_a_second_one_finishes(
+    folder: FolderPlace, finished: Callable[..., str], tmp_path: Path
+) -> None:
+    promoted, given_up, newest = finished("one"), finished("two", "never"), finished("three", "never")
+    expected = planned(folder, 1)
+    assert expected.runs == (given_up,)
+
+    for root in killed_at_every_step(COLLECT, folder.root, tmp_path / "killed"):
+        place = FolderPlace(root)
+        assert wrong(place.open()) == []
+
+        collected(place, 1)
+
+        assert wrong(place.open()) == []
+        assert not any(place.all(f"{garbage.name}/{garbage.version}/") for garbage in expected.versions)
+        assert all(whole(place.open(), run) for run in (promoted, newest))
+        assert [row.collected for row in history(place.open())] == [False, True, False]
+        assert list((root / ".work" / "trash").glob("*")) == []
+        assert list(root.rglob(".*.*.*")) == []  # what was half written

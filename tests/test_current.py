@@ -1,0 +1,307 @@
+"""The current run, in a folder and in a bucket: its files at the root, and the ways to another one."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from places import FolderPlace, Place, delete, flip_a_bit, overwrite, truncate
+from promotions import actions, current, files_of, finished, logged, root_files
+from tiny_artifacts import finished_run, identity_of, make_artifact, quiet, results
+
+from tasks.core.environment import who
+from tasks.core.errors import ExpectedError, InputError, WorldError
+from tasks.core.gate import JUDGED, judged
+from tasks.core.store import DamagedArtifact, Store
+from tasks.core.store.current import (
+    ROOT_FILES,
+    Current,
+    in_good_standing,
+    open_settled_store,
+    promote_run,
+    read_current,
+    read_log,
+    restore_root,
+    roll_back,
+    rolled_back,
+)
+from tasks.core.store.history import find_run
+from tasks.core.store.runs import Run, RunRecord, recorded_run
+
+Spoil = Callable[[Place, str], None]
+
+
+# The root files
+
+
+def test_a_promoted_run_stands_at_the_root(place: Place) -> None:
+    log: list[str] = []
+
+    record = finished_run(place.location, "one", log=log.append).record
+
+    assert root_files(place) == files_of("one")
+    now = current(place)
+    assert (now.run, now.artifacts, now.identity) == (record.run, record.artifacts, identity_of())
+    [line] = log
+    assert line.startswith(f"run {record.run} ")
+    assert line.endswith("is promoted: it is the first finished run in this store")
+
+
+def test_the_latest_run_takes_the_place_of_the_one_before(folder: FolderPlace) -> None:
+    _, second = finished(folder, "one", "two")
+
+    assert root_files(folder) == files_of("two")
+    assert current(folder).run == second.run
+
+
+def test_root_files_are_files_of_their_own(folder: FolderPlace) -> None:
+    """Whatever is done to a root file does no harm to the version that it came from."""
+    [record] = finished(folder, "one")
+    for name in ROOT_FILES:
+        assert not (folder.root / name).is_symlink()
+        with (folder.root / name).open("ab") as file:
+            file.write(b"scribble")
+
+    store = folder.open()
+
+    for ref in record.artifacts.values():
+        store.open(ref)
+
+
+@pytest.mark.parametrize("damage", [delete, overwrite, truncate, flip_a_bit])
+def test_damaged_root_files_are_put_right(place: Place, damage: Spoil) -> None:
+    finished(place, "one")
+    for name in ROOT_FILES:
+        damage(place, name)
+
+    restore_root(place.open(), quiet)
+
+    assert root_files(place) == files_of("one")
+    assert actions(place) == ["promote"]
+
+
+def test_root_files_that_are_right_are_not_written_again(folder: FolderPlace) -> None:
+    finished(folder, "one")
+    before = {path.name: path.stat().st_ino for path in folder.root.iterdir() if path.is_file()}
+
+    restore_root(folder.open(), quiet)
+
+    assert {path.name: path.stat().st_ino for path in folder.root.iterdir() if path.is_file()} == before
+
+
+def test_a_store_without_a_promoted_run_has_nothing_to_put_right(place: Place) -> None:
+    finished_run(place.location, "one", policy="never")
+
+    restore_root(place.open(), quiet)
+
+    assert root_files(place) == {}
+    assert actions(place) == ["refuse"]
+
+
+def test_a_refused_run_is_complete_and_on_the_log_and_changes_no_root_file(place: Place) -> None:
+    finished_run(place.location, "one", identity_of("archive"))
+    before = place.read("current.json")
+
+    refused = finished_run(place.location, "two", identity_of("generated", "made up")).record
+
+    assert root_files(place) == files_of("one")
+    assert place.read("current.json") == before
+    assert refused.status == "completed"
+    assert refused.verdict is not None
+    assert refused.verdict.startswith("not promoted: generated images ranks below archive images")
+    assert actions(place) == ["promote", "refuse"]
+    assert logged(place)[1]["run"] == refused.run
+    assert refused.verdict.endswith(logged(place)[1]["why"])
+
+
+def test_a_run_with_the_same_results_keeps_the_promoted_one(place: Place) -> None:
+    [first] = finished(place, "one")
+    log: list[str] = []
+
+    again = finished_run(place.location, "one", log=log.append).record
+
+    assert current(place).run == first.run
+    assert actions(place) == ["promote"]
+    assert again.status == "completed"
+    assert f"run {again.run} " in log[0]
+    assert "is the same as the promoted one, which stays: " in log[0]
+
+
+def test_every_promotion_is_one_line_of_the_log(folder: FolderPlace) -> None:
+    records = finished(folder, "one", "two", "one")
+    restore_root(folder.open(), quiet)
+
+    assert actions(folder) == ["promote"] * 3
+    assert [entry["run"] for entry in logged(folder)] == [record.run for record in records]
+    assert [entry["who"] for entry in logged(folder)] == [record.who for record in records]
+
+
+def test_a_run_whose_report_fails_is_not_promoted(folder: FolderPlace) -> None:
+    finished(folder, "one")
+    store = folder.open()
+    failed: list[Run] = []
+
+    def fail() -> None:
+        with recorded_run(store, {}, {}) as run:
+            failed.append(run)
+            for name in JUDGED:
+                run.keep(make_artifact(store, name, results("two", identity_of())[name]))
+            with judged(run, "auto", 1.0, quiet):
+                raise ZeroDivisionError("in the report")
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+
+    assert root_files(folder) == files_of("one")
+    assert actions(folder) == ["promote"]
+    assert failed[0].record.verdict is None
+    finished(folder, "three")
+    assert root_files(folder) == files_of("three")
+
+
+def test_a_refusal_needs_nothing_of_the_promoted_run_that_is_lost(place: Place) -> None:
+    [record] = finished(place, "one")
+    place.lose(record.artifacts["weights"])
+
+    refused = finished_run(place.location, "two", policy="never")
+
+    assert refused.record.status == "completed"
+    assert root_files(place) == files_of("one")
+
+
+def test_the_same_results_stand_in_for_a_promoted_run_whose_versions_are_lost(place: Place) -> None:
+    [record] = finished(place, "one")
+    make_artifact(place.open(), "weights", results("one", identity_of())["weights"], refresh=True)
+    place.lose(record.artifacts["weights"])
+    place.delete("cifar_net.pth")
+
+    [again] = finished(place, "one")
+
+    assert again.status == "completed"
+    assert root_files(place) == files_of("one")
+
+
+def test_a_promoted_run_whose_files_are_lost_does_not_keep_the_store_from_being_opened(place: Place) -> None:
+    [record] = finished(place, "one")
+    log: list[str] = []
+    place.lose(record.artifacts["weights"])
+
+    open_settled_store(place.location, log.append)
+
+    [line] = log
+    assert "weights/" in line
+
+
+def test_a_garbled_current_json_is_said_in_one_line(place: Place) -> None:
+    finished(place, "one")
+    place.write("current.json", b'{"run": 1}')
+
+    with pytest.raises(ExpectedError) as raised:
+        read_current(place.open())
+
+    assert "current.json" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+# By hand
+
+
+def promoted_by_hand(store: Store, record: RunRecord) -> Current:
+    return promote_run(store, record, "because I say so", quiet)
+
+
+def rolled_back_to(store: Store, record: RunRecord) -> Current:
+    return roll_back(store, record, "because I say so", quiet)
+
+
+def test_a_run_that_was_refused_can_be_promoted_by_hand(place: Place) -> None:
+    finished(place, "one")
+    refused = finished_run(place.location, "two", policy="never").record
+
+    before = datetime.now(UTC)
+    promoted_by_hand(place.open(), refused)
+
+    assert root_files(place) == files_of("two")
+    *_, entry = logged(place)
+    assert datetime.fromisoformat(entry.pop("at")) >= before.replace(microsecond=0)
+    assert entry == {"action": "promote", "run": refused.run, "who": who(), "why": "because I say so"}
+
+
+def test_a_rollback_brings_the_run_before_back_and_says_who_when_and_why(place: Place) -> None:
+    one, two = finished(place, "one", "two")
+
+    before = datetime.now(UTC)
+    rolled_back_to(place.open(), one)
+
+    assert root_files(place) == files_of("one")
+    assert current(place).artifacts == one.artifacts
+    *_, entry = logged(place)
+    assert datetime.fromisoformat(entry.pop("at")) >= before.replace(microsecond=0)
+    said = {"who": who(), "why": "because I say so"}
+    assert entry == {"action": "rollback", "run": one.run, "instead_of": two.run} | said
+
+
+def test_rolling_back_twice_goes_back_two_and_then_no_further(place: Place) -> None:
+    one, *_ = finished(place, "one", "two", "three")
+
+    for _ in range(2):
+        rolled_back_to(place.open(), find_run(place.open(), "previous"))
+
+    assert current(place).run == one.run
+    assert root_files(place) == files_of("one")
+    with pytest.raises(InputError, match="run previous: expected 2 or more promoted runs, got 1"):
+        find_run(place.open(), "previous")
+    with pytest.raises(WorldError):
+        rolled_back_to(place.open(), one)
+
+
+def test_a_run_may_be_promoted_again_after_a_rollback(place: Place) -> None:
+    one, two = finished(place, "one", "two")
+    rolled_back_to(place.open(), one)
+
+    promoted_by_hand(place.open(), two)
+
+    assert root_files(place) == files_of("two")
+    assert in_good_standing(read_log(place.open())) == [one.run, two.run]
+    assert rolled_back(read_log(place.open())) == {}
+
+
+def test_a_rollback_to_any_other_than_the_run_before_is_refused(place: Place) -> None:
+    _, two = finished(place, "one", "two")
+    before = place.all()
+
+    with pytest.raises(WorldError, match="another run was promoted meanwhile"):
+        rolled_back_to(place.open(), two)
+
+    assert place.all() == before
+
+
+BY_HAND = [promoted_by_hand, rolled_back_to]
+
+
+@pytest.mark.parametrize("act", BY_HAND)
+@pytest.mark.parametrize(
+    "state", [{"status": "failed"}, {"status": "running"}, {"dataset": None}, {"artifacts": {}}, {"collected": "then"}]
+)
+def test_only_a_completed_run_with_all_its_artifacts_can_be_brought_back(
+    folder: FolderPlace, act: Callable[[Store, RunRecord], Current], state: dict[str, Any]
+) -> None:
+    one, _ = finished(folder, "one", "two")
+    before = folder.all()
+
+    with pytest.raises(InputError, match=f"run {one.run}: expected a completed run, got one"):
+        act(folder.open(), one.model_copy(update=state))
+
+    assert folder.all() == before
+
+
+def test_a_run_with_damaged_files_is_not_brought_back(place: Place) -> None:
+    one, _ = finished(place, "one", "two")
+    flip_a_bit(place, place.name_of(one.artifacts["weights"], "cifar_net.pth"))
+    before = place.all()
+
+    for act in BY_HAND:
+        with pytest.raises(DamagedArtifact, match=f"{one.artifacts['weights']}: cifar_net.pth is damaged"):
+            act(place.open(), one)
+
+    assert place.all() == before

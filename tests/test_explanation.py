@@ -1,0 +1,263 @@
+"""What a run would do, told without running: on a store of two real runs, each line for each reason."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from places import FolderPlace, Place, delete, flip_a_bit, overwrite
+from tiny_runs import tiny_run
+
+from tasks.core.config import Settings
+from tasks.core.errors import InputError
+from tasks.core.explanation import explain
+from tasks.core.store import Store, open_store
+from tasks.core.store.artifact import ArtifactRef
+from tasks.core.store.history import find_run
+
+VERDICT_FOLLOWS = "report: its verdict follows from what is made before it"
+
+
+@pytest.fixture
+def place(artifacts: Path) -> FolderPlace:
+    return FolderPlace(artifacts)
+
+
+@pytest.fixture
+def told(archive: Path) -> Callable[..., list[str]]:
+    """The lines for the settings of the current run, or for others; telling them must change nothing."""
+
+    def tell(place: FolderPlace, **settings: Any) -> list[str]:
+        before = everything(place)
+        lines = list(explain(place.open(), settings_of(archive, **settings), pytest.fail))
+        assert everything(place) == before
+        return lines
+
+    return tell
+
+
+def settings_of(archive: Path, **settings: Any) -> Settings:
+    return Settings(**{"source": str(archive), "epochs": 1, "seed": 2} | settings)
+
+
+def everything(place: FolderPlace) -> dict[Path, bytes]:
+    """Every file, those included that only this machine needs, but for locks."""
+    files = [path for path in place.root.rglob("*") if path.is_file() and path.parent.name != "locks"]
+    return {path: path.read_bytes() for path in files}
+
+
+def refs_of(place: FolderPlace, run: str = "current") -> dict[str, ArtifactRef]:
+    return find_run(place.open(), run).artifacts
+
+
+def reused(refs: dict[str, ArtifactRef]) -> list[str]:
+    return [
+        f"download: reused {refs['raw']}",
+        f"normalize: reused {refs['dataset']}",
+        f"train: reused {refs['weights']}",
+        f"evaluate: reused {refs['predictions']}",
+        f"evaluate (per class): reused {refs['per_class']}",
+        f"report: reused {refs['report']}",
+    ]
+
+
+# Reused
+
+
+def test_a_run_with_the_current_ones_settings_would_reuse_everything(
+    place: FolderPlace, told: Callable[..., list[str]]
+) -> None:
+    assert told(place) == reused(refs_of(place))
+
+
+def test_a_run_with_an_older_ones_settings_would_make_a_report_with_a_verdict_of_its_own(
+    place: FolderPlace, told: Callable[..., list[str]]
+) -> None:
+    assert told(place, seed=1) == [
+        *reused(refs_of(place, "previous"))[:5],
+        "report runs again: facts.verdict changed",
+    ]
+
+
+def test_a_policy_that_makes_another_verdict_makes_another_report(
+    place: FolderPlace, told: Callable[..., list[str]]
+) -> None:
+    assert told(place, seed=1, promote="never")[5] == (
+        "report runs again: facts.promoted True → False, facts.verdict changed"
+    )
+    assert told(place, promote="never") == reused(refs_of(place))  # the current run stays
+
+
+# For the first time
+
+
+def test_on_an_empty_store_everything_would_run_for_the_first_time(
+    folder: FolderPlace, told: Callable[..., list[str]]
+) -> None:
+    folder.open()
+
+    assert told(folder) == [
+        "download runs for the first time",
+        "normalize runs for the first time",
+        "train runs for the first time",
+        "evaluate runs for the first time",
+        "evaluate (per class) runs for the first time",
+        VERDICT_FOLLOWS,
+    ]
+
+
+# Changed settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"epochs": 3}, "recipe.epochs 1 → 3"),
+        ({"seed": 7}, "seed 2 → 7"),
+        ({"batch_size": 2, "learning_rate": 0.01}, "recipe.batch_size 4 → 2, recipe.learning_rate 0.001 → 0.01"),
+        ({"seed": 1, "epochs": 3}, "recipe.epochs 1 → 3"),  # against the nearer of the two earlier runs
+    ],
+)
+def test_a_changed_setting_is_told_from_what_to_what(
+    place: FolderPlace, told: Callable[..., list[str]], settings: dict[str, Any], reason: str
+) -> None:
+    assert told(place, **settings) == [
+        *reused(refs_of(place))[:2],
+        f"train runs again: {reason}",
+        "evaluate runs again: input weights is made anew",
+        "evaluate (per class) runs again: input predictions is made anew",
+        VERDICT_FOLLOWS,
+    ]
+
+
+def test_another_archive_is_told_as_such(place: FolderPlace, told: Callable[..., list[str]], tmp_path: Path) -> None:
+    other = tmp_path / "other.tar.gz"
+    other.write_bytes(b"another archive")
+
+    assert told(place, source=str(other))[:3] == [
+        "download runs again: sha256 changed",
+        "normalize runs again: input raw is made anew",
+        "train runs again: input dataset is made anew",
+    ]
+
+
+# Asked for
+
+
+@pytest.mark.parametrize(
+    ("refresh", "first", "artifact"),
+    [
+        ("download", 0, "raw"),
+        ("normalize", 1, "dataset"),
+        ("train", 2, "weights"),
+        ("evaluate", 3, "predictions"),
+        ("report", 5, "report"),
+    ],
+)
+def test_a_refreshed_stage_runs_again_and_what_depends_on_it_if_other_bytes_come_out(
+    place: FolderPlace, told: Callable[..., list[str]], refresh: str, first: int, artifact: str
+) -> None:
+    refs = refs_of(place)
+
+    lines = told(place, refresh=refresh)
+
+    assert lines[:first] == reused(refs)[:first]
+    assert lines[first].endswith(f" runs again: asked for, in place of {refs[artifact]}")
+    if refresh == "evaluate":
+        assert lines[4].endswith(f" runs again: asked for, in place of {refs['per_class']}")
+    elif first < 5:
+        assert lines[first + 1].startswith(f"{reused(refs)[first + 1]}, unless other bytes come out for {artifact}")
+    assert first == 5 or lines[5] == VERDICT_FOLLOWS
+
+
+# Damaged
+
+
+@pytest.mark.parametrize(
+    ("artifact", "file", "line"),
+    [
+        ("dataset", "train_images.npy", "normalize"),
+        ("weights", "cifar_net.pth", "train"),
+        ("predictions", "predictions.parquet", "evaluate"),
+        ("per_class", "per_class.parquet", "evaluate (per class)"),
+        ("report", "report.html", "report"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [(flip_a_bit, "is damaged: its bytes are not those that were stored"), (delete, "is missing")],
+)
+def test_a_damaged_payload_is_told_with_what_is_wrong(
+    place: FolderPlace,
+    told: Callable[..., list[str]],
+    artifact: str,
+    file: str,
+    line: str,
+    damage: Callable[[Place, str], None],
+    words: str,
+) -> None:
+    refs = refs_of(place)
+    damage(place, f"{refs[artifact]}/{file}")
+
+    lines = told(place)
+
+    [again] = [each for each in lines if " runs again: " in each]
+    assert again == f"{line} runs again: {refs[artifact]}: {file} {words}"
+    if artifact == "weights":
+        assert lines[3] == f"evaluate: reused {refs['predictions']}, unless other bytes come out for weights"
+
+
+def test_a_damaged_manifest_is_told(place: FolderPlace, told: Callable[..., list[str]]) -> None:
+    weights = refs_of(place)["weights"]
+    overwrite(place, f"{weights}/manifest.json")
+
+    assert told(place)[2] == f"train runs again: {weights}: its manifest is lost or damaged"
+
+
+def test_an_archive_that_is_lost_is_not_needed_while_the_dataset_is_intact(
+    place: FolderPlace, told: Callable[..., list[str]]
+) -> None:
+    refs = refs_of(place)
+    place.delete(f"{refs['raw']}/archive.tar.gz")
+
+    assert told(place) == [
+        f"download: {refs['raw']} is not needed: {refs['dataset']}, made from it, is intact",
+        *reused(refs)[1:],
+    ]
+
+
+def test_an_archive_that_is_lost_is_needed_where_the_dataset_is_damaged(
+    place: FolderPlace, told: Callable[..., list[str]]
+) -> None:
+    refs = refs_of(place)
+    place.delete(f"{refs['raw']}/archive.tar.gz")
+    flip_a_bit(place, f"{refs['dataset']}/test_images.npy")
+
+    download, normalize, train, *_ = told(place)
+
+    assert download == f"download runs again: {refs['raw']}: archive.tar.gz is missing"
+    assert normalize.startswith(f"normalize runs again: {refs['dataset']}: test_images.npy is damaged")
+    assert train == f"train: reused {refs['weights']}, unless other bytes come out for dataset"
+
+
+# And then it is so
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 2}, {"refresh": "train"}, {"seed": 1}])
+def test_a_run_gives_the_reasons_that_were_told_before(
+    place: FolderPlace, told: Callable[..., list[str]], archive: Path, settings: dict[str, Any]
+) -> None:
+    reasons = [line for line in told(place, **settings) if " runs again: " in line and "made anew" not in line]
+    log: list[str] = []
+
+    tiny_run(place.root, settings_of(archive, **settings), log.append)
+
+    assert reasons
+    assert set(reasons) <= set(log)
+
+
+def test_a_device_that_is_not_here_is_refused(artifacts: Path, archive: Path) -> None:
+    store: Store = open_store(artifacts)
+
+    with pytest.raises(InputError, match="device: expected one that is here, got cuda:99"):
+        list(explain(store, settings_of(archive, device="cuda:99"), pytest.fail))

@@ -1,0 +1,280 @@
+"""The history of a store: which run a name means, and what each run came to."""
+
+from collections.abc import Callable
+
+import pytest
+from places import FolderPlace
+from tiny_artifacts import finished_run, identity_of, quiet
+
+from tasks.core.errors import InputError
+from tasks.core.statistics import wilson_interval
+from tasks.core.store import DamagedArtifact, Store
+from tasks.core.store.current import promote_run, roll_back
+from tasks.core.store.history import artifact_of, find_run, history, payload_of, recipe_in_words
+from tasks.core.store.runs import recorded_run
+
+
+@pytest.fixture
+def finished(folder: FolderPlace) -> Callable[..., str]:
+    """Finishes a run of the given word and policy; its id."""
+
+    def finish(word: str, policy: str = "auto") -> str:
+        return finished_run(folder.location, word, policy=policy).record.run  # type: ignore[arg-type]
+
+    return finish
+
+
+@pytest.fixture
+def store(folder: FolderPlace) -> Store:
+    return folder.open()
+
+
+def standings(store: Store) -> dict[str, str | None]:
+    return {row.run: row.standing for row in history(store)}
+
+
+def go_back(store: Store) -> None:
+    roll_back(store, find_run(store, "previous"), "unfair", quiet)
+
+
+def refused(store: Store, name: str) -> str:
+    """The one line that a name of no run, or of more than one, is refused with."""
+    with pytest.raises(InputError) as raised:
+        find_run(store, name)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+# Which run is meant
+
+
+def test_a_run_is_found_by_its_id_and_by_how_that_begins(store: Store, finished: Callable[..., str]) -> None:
+    runs = [finished("one"), finished("two")]
+
+    for run in runs:
+        assert find_run(store, run).run == run
+        assert find_run(store, run[:-1]).run == run
+
+
+def test_an_id_that_another_one_begins_with_is_that_run_itself(
+    folder: FolderPlace, store: Store, finished: Callable[..., str]
+) -> None:
+    run = finished("one")
+    folder.write(f"runs/{run}0.json", folder.read(f"runs/{run}.json").replace(run.encode(), f"{run}0".encode()))
+
+    assert find_run(store, run).run == run
+    assert find_run(store, f"{run}0").run == f"{run}0"
+
+
+def test_current_and_previous_follow_promotions(store: Store, finished: Callable[..., str]) -> None:
+    one, two, three = (finished(word) for word in ("one", "two", "three"))
+    finished("four", "never")
+
+    assert find_run(store, "current").run == three
+    assert find_run(store, "previous").run == two
+
+    promote_run(store, find_run(store, one), "by hand", quiet)
+    assert find_run(store, "current").run == one
+    assert find_run(store, "previous").run == three
+
+
+def test_previous_goes_one_run_further_back_with_each_rollback(store: Store, finished: Callable[..., str]) -> None:
+    one, two, _ = (finished(word) for word in ("one", "two", "three"))
+
+    go_back(store)
+    assert (find_run(store, "current").run, find_run(store, "previous").run) == (two, one)
+
+    go_back(store)
+    assert find_run(store, "current").run == one
+    assert refused(store, "previous").startswith("run previous: expected 2 or more promoted runs, got 1; see")
+
+
+def test_a_run_that_was_rolled_back_comes_back_by_a_promotion_only(store: Store, finished: Callable[..., str]) -> None:
+    one, two = finished("one"), finished("two")
+    go_back(store)
+
+    promote_run(store, find_run(store, two), "fair after all", quiet)
+
+    assert (find_run(store, "current").run, find_run(store, "previous").run) == (two, one)
+
+
+def test_without_a_promoted_run_neither_current_nor_previous_means_one(
+    store: Store, finished: Callable[..., str]
+) -> None:
+    finished("one", "never")
+
+    assert refused(store, "current") == ("run current: expected 1 or more promoted runs, got 0; see `cifar history`")
+    assert refused(store, "previous") == ("run previous: expected 2 or more promoted runs, got 0; see `cifar history`")
+
+
+@pytest.mark.parametrize("name", ["", "nothing", "2", "../runs", "weights"])
+def test_a_name_of_no_run_is_refused_on_one_line(store: Store, name: str) -> None:
+    assert refused(store, name) == (f"run {name!r}: expected the id of a run or how it begins; see `cifar history`")
+
+
+def test_an_empty_name_does_not_mean_the_only_run(store: Store, finished: Callable[..., str]) -> None:
+    finished("one")
+
+    refused(store, "")
+
+
+def test_an_ambiguous_beginning_names_the_newest_runs_that_it_may_mean(
+    store: Store, finished: Callable[..., str]
+) -> None:
+    runs = sorted(finished(word) for word in ("one", "two", "three", "four"))
+
+    words = refused(store, "20")
+
+    assert words.startswith("run '20': expected one run that begins so, got 4 (")
+    assert words.endswith("); give more of it")
+    assert [run for run in runs if run in words] == runs[1:]
+
+
+def test_a_record_that_cannot_be_read_is_said_and_is_no_row(
+    folder: FolderPlace, store: Store, finished: Callable[..., str]
+) -> None:
+    lost, one = finished("lost"), finished("one")
+    folder.write(f"runs/{lost}.json", b'{"run": ')
+
+    assert refused(store, lost) == f"run {lost}: its record cannot be read; `cifar verify` says more"
+    assert [row.run for row in history(store)] == [one]
+
+
+# Rows
+
+
+def test_rows_come_newest_first_even_within_one_second(store: Store, finished: Callable[..., str]) -> None:
+    runs = [finished(str(number)) for number in range(6)]
+
+    assert [row.run for row in history(store)] == runs[::-1]
+
+
+def test_an_empty_store_has_an_empty_history(store: Store) -> None:
+    assert history(store) == []
+
+
+def test_a_row_says_who_when_what_and_how_well(folder: FolderPlace) -> None:
+    record = finished_run(folder.location, "one", identity_of(), correct=[True] * 9 + [False] * 3).record
+
+    [row] = history(folder.open())
+
+    low, high = wilson_interval(9, 12)
+    assert (row.accuracy, row.accuracy_low, row.accuracy_high) == (0.75, low, high)
+    assert (row.run, row.started, row.who) == (record.run, record.started, record.who)
+    assert (row.status, row.dataset, row.collected) == ("completed", "archive images", False)
+
+
+def test_a_run_that_failed_has_a_row_without_accuracy(store: Store) -> None:
+    with pytest.raises(ZeroDivisionError), recorded_run(store, {"recipe": "tutorial"}, {}, quiet):
+        raise ZeroDivisionError
+
+    [row] = history(store)
+
+    assert (row.status, row.recipe, row.standing) == ("failed", "tutorial", None)
+    assert (row.accuracy, row.accuracy_low, row.accuracy_high, row.dataset) == (None, None, None, None)
+
+
+def test_a_run_in_progress_has_a_row(store: Store) -> None:
+    with recorded_run(store, {}, {}, quiet) as run:
+        assert [(row.run, row.status) for row in history(store)] == [(run.record.run, "running")]
+
+
+def test_the_recipe_is_told_with_what_was_set_otherwise() -> None:
+    settings = {"recipe": "tutorial", "epochs": 3, "batch_size": None, "learning_rate": None, "seed": 0, "store": "/x"}
+
+    assert recipe_in_words(settings) == "tutorial, epochs 3, seed 0"
+
+
+# Standings
+
+
+def test_standings_follow_promotions_refusals_and_rollbacks(store: Store, finished: Callable[..., str]) -> None:
+    one, two = finished("one"), finished("two")
+    three = finished("three", "never")
+    assert standings(store) == {one: "promoted", two: "current", three: "refused"}
+
+    go_back(store)
+    assert standings(store) == {one: "current", two: "rolled back", three: "refused"}
+
+    promote_run(store, find_run(store, three), "by hand", quiet)
+    assert standings(store) == {one: "promoted", two: "rolled back", three: "current"}
+
+    promote_run(store, find_run(store, two), "fair after all", quiet)
+    assert standings(store) == {one: "promoted", two: "current", three: "promoted"}
+
+
+def test_a_run_with_the_current_results_has_no_standing_of_its_own(store: Store, finished: Callable[..., str]) -> None:
+    one, again = finished("one"), finished("one")
+
+    assert standings(store) == {one: "current", again: None}
+
+
+def test_a_torn_line_of_the_log_costs_that_line_only(
+    folder: FolderPlace, store: Store, finished: Callable[..., str]
+) -> None:
+    one, two, three = (finished(word) for word in ("one", "two", "three"))
+    first, _, third = folder.read("promotions.jsonl").splitlines()
+    folder.write("promotions.jsonl", b"\n".join([first, b'{"action": "pro', third]) + b"\n")
+
+    assert standings(store) == {one: "promoted", two: None, three: "current"}
+    assert find_run(store, "previous").run == one
+
+
+# Artifacts by name
+
+
+def test_an_artifact_is_found_by_the_names_of_its_run_and_its_own(folder: FolderPlace) -> None:
+    record = finished_run(folder.location, "one").record
+    store = folder.open()
+
+    assert artifact_of(store, "current", "weights") == record.artifacts["weights"]
+    with pytest.raises(InputError) as raised:
+        artifact_of(store, record.run, "wieghts")
+    assert str(raised.value) == (
+        f"run {record.run}: expected one of its artifacts (dataset, per_class, predictions, report, weights), "
+        "got 'wieghts'"
+    )
+
+
+def test_a_run_without_artifacts_says_that_it_has_none(store: Store) -> None:
+    with recorded_run(store, {}, {}, quiet) as run:
+        pass
+
+    with pytest.raises(InputError, match=r"expected one of its artifacts \(none\), got 'weights'"):
+        artifact_of(store, run.record.run, "weights")
+
+
+def test_a_payload_of_one_file_is_that_file_and_one_of_several_is_their_folder(folder: FolderPlace) -> None:
+    report = finished_run(folder.location, "one").record.artifacts["report"]
+    store = folder.open()
+
+    assert payload_of(store, "current", "per_class").read_bytes() == b"classes of one"
+    assert payload_of(store, "current", "report") == folder.root / str(report)
+
+
+def test_a_payload_is_of_the_run_that_was_asked_for(folder: FolderPlace, finished: Callable[..., str]) -> None:
+    finished("one")
+    finished("two")
+
+    assert payload_of(folder.open(), "previous", "per_class").read_bytes() == b"classes of one"
+
+
+def test_damaged_bytes_are_not_handed_out(folder: FolderPlace, finished: Callable[..., str]) -> None:
+    finished("one")
+    path = payload_of(folder.open(), "current", "per_class")
+    folder.write(str(path.relative_to(folder.root)), b"classes of two")
+
+    with pytest.raises(DamagedArtifact, match=r"per_class\.parquet is damaged"):
+        payload_of(folder.open(), "current", "per_class")
+
+
+def test_looking_at_the_history_changes_nothing(folder: FolderPlace, finished: Callable[..., str]) -> None:
+    finished("one")
+    finished("two")
+    before, store = folder.all(), folder.open()
+
+    history(store)
+    find_run(store, "previous")
+    payload_of(store, "current", "weights")
+
+    assert folder.all() == before

@@ -1,0 +1,106 @@
+"""The log of promotions: what follows from it, and what a power cut may do to it where it is a file."""
+
+import json
+
+import pytest
+from places import FolderPlace
+from promotions import actions, files_of, finished, root_files
+from tiny_artifacts import finished_run, quiet
+
+from tasks.core.store.current import LogEntry, in_good_standing, restore_root, rolled_back
+
+
+def entries(*lines: str) -> list[LogEntry]:
+    """A log from lines like `promote a`, `refuse b` and `rollback a instead of c`."""
+    found = []
+    for line in lines:
+        action, run, *rest = line.split()
+        found.append(LogEntry(action=action, run=run, at="", who="", why=line, instead_of=rest[-1] if rest else None))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("lines", "standing", "given_up"),
+    [
+        ([], [], []),
+        (["refuse a"], [], []),
+        (["promote a", "promote b", "refuse c"], ["a", "b"], []),
+        (["promote a", "promote b", "promote a"], ["b", "a"], []),
+        (["promote a", "promote b", "rollback a instead of b"], ["a"], ["b"]),
+        (["promote a", "promote b", "rollback a instead of b", "promote b"], ["a", "b"], []),
+        (["promote a", "promote b", "rollback a instead of b", "refuse b"], ["a"], ["b"]),
+        (["promote a", "promote b", "rollback a instead of b", "promote c"], ["a", "c"], ["b"]),
+        (
+            ["promote a", "promote b", "promote c", "rollback b instead of c", "rollback a instead of b"],
+            ["a"],
+            ["c", "b"],
+        ),
+        (
+            ["promote a", "promote b", "promote a", "rollback b instead of a"],
+            ["b"],
+            ["a"],
+        ),
+    ],
+)
+def test_who_is_in_good_standing_and_who_was_given_up_follows_from_the_log(
+    lines: list[str], standing: list[str], given_up: list[str]
+) -> None:
+    log = entries(*lines)
+
+    assert in_good_standing(log) == standing
+    assert list(rolled_back(log)) == given_up
+    assert all(f"instead of {run}" in why for run, why in rolled_back(log).items())
+
+
+# What a power cut may leave of it
+
+
+@pytest.mark.parametrize("left", [0.1, 0.5, 0.99])
+def test_a_torn_last_line_of_the_log_costs_that_line_only(folder: FolderPlace, left: float) -> None:
+    finished(folder, "one")
+    finished_run(folder.location, "two", policy="never")
+    lines = folder.read("promotions.jsonl").splitlines(keepends=True)
+    torn = lines[1][: int(len(lines[1]) * left)]
+    folder.write("promotions.jsonl", lines[0] + torn)
+
+    finished(folder, "three")
+
+    first, second, third = folder.read("promotions.jsonl").splitlines()
+    assert first == lines[0].rstrip()
+    assert second == torn
+    assert json.loads(third)["action"] == "promote"
+
+
+@pytest.mark.parametrize("left", [0, 0.5, 0.99])
+def test_the_torn_line_of_the_current_promotion_is_written_again(folder: FolderPlace, left: float) -> None:
+    [record] = finished(folder, "one")
+    whole = folder.read("promotions.jsonl")
+    folder.write("promotions.jsonl", whole[: int(len(whole) * left)])
+
+    for _ in range(2):
+        restore_root(folder.open(), quiet)
+
+    lines = folder.read("promotions.jsonl").splitlines(keepends=True)
+    assert lines[-1] == whole
+    assert json.loads(lines[-1])["run"] == record.run
+    assert len(lines) == (1 if left == 0 else 2)
+
+
+def test_a_line_that_lacks_only_its_end_is_not_written_twice(folder: FolderPlace) -> None:
+    finished(folder, "one")
+    folder.write("promotions.jsonl", folder.read("promotions.jsonl").rstrip(b"\n"))
+
+    finished(folder, "two")
+
+    assert actions(folder) == ["promote", "promote"]
+
+
+@pytest.mark.parametrize("garbage", [b"\0" * 40, b"\xff\xfe\x80"], ids=["zeros", "no text"])
+def test_garbage_at_the_end_of_the_log_does_not_stop_promotions(folder: FolderPlace, garbage: bytes) -> None:
+    finished(folder, "one")
+    folder.write("promotions.jsonl", folder.read("promotions.jsonl") + garbage)
+
+    finished(folder, "two")
+
+    assert root_files(folder) == files_of("two")
+    assert json.loads(folder.read("promotions.jsonl").splitlines()[-1])["action"] == "promote"
