@@ -16,9 +16,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 import httpx
+from filelock import FileLock
 
 from tasks.core.errors import WorldError
 
@@ -117,12 +119,27 @@ def serve(descriptor: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import uvicorn
 
+    class OneAtATime(uvicorn.Server):
+        """Servers that start at once on a new Prefect home would all create the same tables."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            with FileLock(_prefect_home() / "cifar-flow-server.lock"):
+                await super().startup(sockets)
+
     config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
+    OneAtATime(config).run(sockets=[socket.socket(fileno=descriptor)])
+
+
+def _prefect_home() -> Path:
+    from prefect.settings import get_current_settings
+
+    home = get_current_settings().home
+    home.mkdir(parents=True, exist_ok=True)
+    return home
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    os.read(0, 1)  # not sys.stdin, whose lock would garble the last words of a server that fails
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(SHUTDOWN_TIMEOUT_S)
     os._exit(0)

@@ -88,7 +88,7 @@ def killed_at_every_step(code: str, template: Path, folder: Path) -> list[Path]:
     return copies
 
 
-def _kill_before_step(number: int, root: str) -> None:
+def kill_before_step(number: int, root: str) -> None:
     steps = 0
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
@@ -118,7 +118,7 @@ def _main(code: str, template: Path, folder: Path) -> None:
         if process == 0:
             code_at_end = 1
             try:
-                _kill_before_step(number, str(root))
+                kill_before_step(number, str(root))
                 names["act"](root)
                 code_at_end = 0
             finally:

@@ -20,7 +20,7 @@ from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
-from killing import PATIENCE_S, _kill_before_step
+from killing import PATIENCE_S, kill_before_step
 from places import FolderPlace, flip_a_bit
 from tiny_artifacts import identity_of, predictions_bytes, quiet, results, stage_of
 
@@ -103,7 +103,7 @@ def do_in_a_mortal_process(action: Callable[[], object], root: Path, step: int) 
     if child == 0:
         try:
             signal.alarm(PATIENCE_S)
-            _kill_before_step(step, str(root))
+            kill_before_step(step, str(root))
             action()
             os._exit(0)
         finally:

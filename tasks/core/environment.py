@@ -3,6 +3,7 @@
 import getpass
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from tasks.core.config import PROJECT
@@ -10,6 +11,7 @@ from tasks.core.config import PROJECT
 RECORDED = ("cifar-flow", "prefect", "torch", "torchvision", "numpy", "pandas", "pyarrow")
 
 
+@cache
 def library_version(name: str) -> str:
     try:
         return version(name)

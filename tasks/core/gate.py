@@ -18,7 +18,6 @@ from tasks.core.errors import ExpectedError
 from tasks.core.identity import Identity, read_identity
 from tasks.core.store.artifact import ArtifactRef, Log
 from tasks.core.store.current import (
-    LOCK,
     Current,
     LogEntry,
     append_entry,
@@ -27,6 +26,7 @@ from tasks.core.store.current import (
     read_current,
     read_log,
     rolled_back,
+    settled,
 )
 from tasks.core.store.runs import Run, RunRecord, Score, read_record
 from tasks.core.store.versions import DamagedArtifact, Store, now
@@ -174,7 +174,7 @@ def judged(run: Run, policy: Promote, tolerance: float, log: Log) -> Iterator[Ve
     One run at a time, so that no verdict is overtaken by another run's promotion.
     """
     store, record = run.store, run.record
-    with store.locked(LOCK, log):
+    with settled(store, log):
         identity = read_identity(store.open(record.artifacts["dataset"]))
         predictions = read_table(store.open(record.artifacts["predictions"]) / "predictions.parquet")
         record.dataset = identity

@@ -118,12 +118,13 @@ class Bucket:
     def damaged(self, folder: str, wanted: Mapping[str, FileFacts], *, anew: bool = False) -> Iterator[tuple[str, str]]:
         if anew:
             shutil.rmtree(self._copies(folder), ignore_errors=True)
-        there = self._objects(folder)
+        there = {each["name"]: each for each in self._children(folder) if each["type"] == "file"}
         for name, facts in wanted.items():
-            found = there.get(name)
+            path = f"{folder}/{name}".lstrip("/")  # the store's root is a folder without a name
+            found = there.get(self._path(path))
             if found is None:
                 yield name, f"{name} is missing"
-            elif self._copied(f"{folder}/{name}", found["ETag"], facts) != facts.sha256:
+            elif self._copied(path, found["ETag"], facts) != facts.sha256:
                 yield name, f"{name} is damaged: {facts.differ_from(found['size'])}"
 
     def get(self, folder: str) -> Path:
@@ -186,16 +187,19 @@ class Bucket:
         }
 
     def _listed(self, folder: str, kind: str) -> list[str]:
+        names = [each["name"].rpartition("/")[2] for each in self._children(folder) if each["type"] == kind]
+        return sorted(name for name in names if not name.startswith("."))
+
+    def _children(self, folder: str) -> list[dict[str, Any]]:
+        """What is right under a folder, with its type, size and ETag."""
         path = self._path(folder)
         with self._errors():
             try:
-                found = self._fs.ls(path, detail=True)
+                return [each for each in self._fs.ls(path, detail=True) if each["name"] != path]
             except FileNotFoundError as error:
                 if _code(error) == NO_BUCKET:
                     raise
                 return []
-            names = [each["name"].rpartition("/")[2] for each in found if each["type"] == kind and each["name"] != path]
-            return sorted(name for name in names if not name.startswith("."))
 
     def _copied(self, name: str, etag: str, wanted: FileFacts) -> str:
         """The digest of an object's bytes, from a local copy of just these if there is one; now there is."""

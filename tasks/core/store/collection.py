@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.core.errors import WorldError
 from tasks.core.store.artifact import Log
-from tasks.core.store.current import LOCK, read_current, read_log
+from tasks.core.store.current import read_current, read_log, settled
 from tasks.core.store.runs import (
     STARTING,
     RunRecord,
@@ -45,12 +45,14 @@ def collect(store: Store, keep: int, log: Log, *, dry_run: bool) -> Plan:
 
     No run can start meanwhile, and while one is in progress nothing is touched: it may be about to reuse anything.
     """
-    with store.locked(STARTING, log), store.locked(LOCK, log):
+    with store.locked(STARTING, log), settled(store, log):
         close_killed(store)
         records = read_records(store)
         _refuse_where_unreadable(store, records)
         if not dry_run:
             _refuse_while_running(records)
+            for name in store.storage.unfinished("runs"):
+                store.storage.sweep(f"runs/{name}")
         plan = _plan(store, records, keep)
         if dry_run:
             return plan

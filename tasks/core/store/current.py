@@ -4,8 +4,8 @@
 and are put right whenever they do not.
 """
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from tasks.core import environment, files
 from tasks.core.errors import InputError, WorldError
 from tasks.core.identity import Identity
 from tasks.core.store.artifact import ArtifactRef, Log
-from tasks.core.store.runs import RunRecord, read_record, write_record
+from tasks.core.store.runs import RunRecord, read_record, record_name, write_record
 from tasks.core.store.versions import DamagedArtifact, Store, now, open_store
 
 ROOT_FILES = {
@@ -108,14 +108,14 @@ def rolled_back(log: Sequence[LogEntry]) -> dict[str, str]:
 
 def promote_run(store: Store, record: RunRecord, why: str, log: Log) -> Current:
     """Make a completed run the current one because someone says so, whatever the gate would say."""
-    with store.locked(LOCK, log):
+    with settled(store, log):
         before = read_current(store)
         return _made_current_again(store, record, before, "promote", why, instead_of=None)
 
 
 def roll_back(store: Store, target: RunRecord, why: str, log: Log) -> Current:
     """Make the run that was current before the current one the current one again."""
-    with store.locked(LOCK, log):
+    with settled(store, log):
         before, standing = read_current(store), in_good_standing(read_log(store))
         if before is None or [target.run, before.run] != standing[-2:]:
             raise WorldError(f"rollback to {target.run}: another run was promoted meanwhile; look at it, and try again")
@@ -177,14 +177,28 @@ def open_settled_store(location: Path | str, log: Log, *, must_exist: bool = Fal
 def restore_root(store: Store, log: Log = print) -> None:
     """Make the root files, and the log of promotions, those of the current run, whatever they were."""
     with store.locked(LOCK, log):
-        for name in (CURRENT, LOG, *ROOT_FILES):
-            store.storage.sweep(name)
-        if current := read_current(store):
-            _put_right(store, current)
-            record = read_record(store, current.run)
-            if record and record.status != "completed":
-                record.status, record.finished, record.error = "completed", current.at, None
-                write_record(store, record)
+        _settle(store)
+
+
+@contextmanager
+def settled(store: Store, log: Log) -> Iterator[None]:
+    """Hold the promotion lock over a store whose last promotion is finished, as far as its files are there."""
+    with store.locked(LOCK, log):
+        with suppress(DamagedArtifact):
+            _settle(store)
+        yield
+
+
+def _settle(store: Store) -> None:
+    for name in (CURRENT, LOG, *ROOT_FILES):
+        store.storage.sweep(name)
+    if current := read_current(store):
+        record = read_record(store, current.run)
+        if record and record.status != "completed":
+            record.status, record.finished, record.error = "completed", current.at, None
+            store.storage.sweep(record_name(record.run))
+            write_record(store, record)
+        _put_right(store, current)
 
 
 def _put_right(store: Store, current: Current) -> None:
@@ -201,13 +215,19 @@ def _log_promotion(store: Store, current: Current) -> None:
 
 
 def _put_root_files_right(store: Store, current: Current) -> None:
+    lost: list[str] = []
     for name, artifact in ROOT_FILES.items():
         ref = current.artifacts[artifact]
         manifest = store.manifest(ref.name, ref.version)
-        if manifest is None:
-            raise DamagedArtifact(f"{ref} of the promoted run {current.run} is lost; run again to have it made anew")
-        if any(store.storage.damaged("", {name: manifest.files[name]})):
-            store.storage.put(name, store.open(ref) / name)
+        if manifest is None or manifest.sha256 != ref.sha256:
+            lost.append(f"{ref} of the promoted run {current.run} is lost; run again to have it made anew")
+        elif any(store.storage.damaged("", {name: manifest.files[name]})):
+            try:
+                store.storage.put(name, store.open(ref) / name)
+            except DamagedArtifact as error:
+                lost.append(str(error))
+    if lost:
+        raise DamagedArtifact(lost[0])
 
 
 def append_entry(store: Store, entry: LogEntry) -> None:

@@ -34,9 +34,10 @@ class Folder:
         return self.local / "trash"
 
     def prepare(self) -> None:
-        for folder in ("locks", "staging"):
+        for folder in ("locks", "staging", "trash"):
             (self.local / folder).mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self._trash, ignore_errors=True)
+        for left in self._trash.iterdir():
+            shutil.rmtree(left, ignore_errors=True)
 
     def read(self, name: str) -> bytes | None:
         try:

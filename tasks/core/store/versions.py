@@ -32,7 +32,7 @@ from tasks.core.store.artifact import (
 )
 from tasks.core.store.bucket import Bucket
 from tasks.core.store.folder import Folder
-from tasks.core.store.storage import MANIFEST, Storage
+from tasks.core.store.storage import MANIFEST, QUARANTINE, Storage
 
 FORMAT = 1
 DESCRIPTION = "store.json"
@@ -79,7 +79,10 @@ class Store:
 
     def why(self, stage: Stage, newest: Manifest | None, damage: str | None, *, refresh: bool) -> str | None:
         """Why a stage's artifact has to be made, in words; None if its newest version is to be reused."""
-        later = stage.key.at_attempt(newest.key.attempt + 1 if newest else 0)
+        attempt, aside = newest.key.attempt + 1 if newest else 0, self.set_aside(stage.key.name)
+        while stage.key.at_attempt(attempt).version in aside:
+            attempt += 1
+        later = stage.key.at_attempt(attempt)
         if later.version in self.versions(later.name):
             return f"runs again: {later.name}/{later.version}: its manifest is lost or damaged"
         if newest is None:
@@ -106,6 +109,12 @@ class Store:
     def versions(self, name: str) -> list[str]:
         """Every version of an artifact, those included whose manifest cannot be read."""
         return [version for version in self.storage.versions(name) if VERSION.fullmatch(version)]
+
+    def set_aside(self, name: str) -> set[str]:
+        """The versions of an artifact that were found damaged and replaced by a later attempt."""
+        beginning = f"{name}-"
+        entries = [entry for entry in self.storage.folders(QUARANTINE) if entry.startswith(beginning)]
+        return {entry.removeprefix(beginning).partition("-")[0] for entry in entries}
 
     def manifest(self, name: str, version: str) -> Manifest | None:
         """A version's manifest, or None where there is none that holds together."""
@@ -192,9 +201,9 @@ class Store:
                 files=payload,
                 made=self._provenance(stage, seconds),
             )
-            manifest = self._publish(manifest, staging, log)
             if to_heal:
                 self.storage.set_aside(f"{to_heal.name}/{to_heal.version}", str(to_heal.ref))
+            manifest = self._publish(manifest, staging, log)
             return manifest, seconds
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -216,7 +225,8 @@ class Store:
 
     def _free_attempt(self, key: Key, newest: Manifest | None) -> Key:
         """The key at the next attempt that no folder stands for, not even one whose manifest is lost."""
-        attempt, taken = newest.key.attempt + 1 if newest else 0, set(self.versions(key.name))
+        attempt = newest.key.attempt + 1 if newest else 0
+        taken = {*self.versions(key.name), *self.set_aside(key.name)}
         while key.at_attempt(attempt).version in taken:
             attempt += 1
         return key.at_attempt(attempt)
