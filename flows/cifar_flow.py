@@ -15,7 +15,7 @@ from flows.parameters import flat_parameters
 from tasks.core.config import Settings, store_location
 from tasks.core.device import choose_device
 from tasks.core.gate import judged
-from tasks.core.store.current import open_settled_store
+from tasks.core.store import open_store
 from tasks.core.store.runs import recorded_run
 from tasks.download import download
 from tasks.evaluate import evaluate
@@ -33,14 +33,14 @@ def cifar_flow(settings: Settings) -> str:
     """
     log = get_run_logger().info
     choose_device(settings.device)  # before anything is downloaded for a device that is not here
-    store = open_settled_store(store_location(settings.store), log)
+    store = open_store(store_location(settings.store), log)
     with recorded_run(store, settings.recorded(), {"flow_run": str(flow_run.id)}, log) as run:
         raw = download(
             run.store,
             settings.source,
             settings.sha256,
             settings.offline_fallback,
-            refresh=settings.refresh == "download",
+            refresh=settings.refresh,
         ).result()
         run.keep(raw)
         dataset = normalize_and_cache(run.store, raw, refresh=settings.refresh == "normalize").result()

@@ -147,8 +147,10 @@ def verify(*, store: StoreOption = None, json: JsonOption = False) -> int:
     """Hash everything in the store again; exit code 1 and a list where something is wrong."""
     from flows import printing
     from tasks.core.store.verification import verify as pieces_of
+    from tasks.core.store.versions import open_unsettled
 
-    findings = printing.findings_of(pieces_of(_opened(store)))
+    as_it_is = open_unsettled(store_location(store), must_exist=True)  # opening it otherwise puts things right
+    findings = printing.findings_of(pieces_of(as_it_is))
     printing.answer(findings, printing.findings, json=json)
     return int(any(not finding.known for finding in findings))
 
@@ -196,9 +198,9 @@ def doctor(*, store: StoreOption = None, json: JsonOption = False) -> int:
 
 def _opened(store: str | None) -> "Store":
     from flows import printing
-    from tasks.core.store.current import open_settled_store
+    from tasks.core.store import open_store
 
-    return open_settled_store(store_location(store), printing.note, must_exist=True)
+    return open_store(store_location(store), printing.note, must_exist=True)
 
 
 def _explain(settings: Settings) -> None:

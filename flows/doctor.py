@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import httpx
 from pydantic import BaseModel, ConfigDict
 
-from tasks.core.config import PROJECT, is_bucket, without_credentials
+from tasks.core.config import PROJECT, cache_folder, is_bucket, without_credentials
 from tasks.core.errors import ExpectedError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def examine(location: str) -> Iterator[Check]:
     """Every check in turn, those that take longest last."""
     yield _python()
     yield _versions()
-    yield from _disks(location)
+    yield _disk(location)
     yield from _store(location)
     yield from _prefect()
     yield _device()
@@ -76,30 +76,26 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def _disks(location: str) -> Iterator[Check]:
-    from tasks.core.config import cache_folder
-
+def _disk(location: str) -> Check:
     folder = cache_folder() if is_bucket(location) else Path(location)
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     found = f"{free / 1e9:,.1f} GB free in {folder}"
+    if free > ROOMY_BYTES:
+        return Check(name="disk", state="ok", found=found)
     advice = f"a first run takes {ROOMY_BYTES / 1e9:.0f} GB: free some (`cifar gc`), or give --store"
-    yield (
-        Check(name="disk", state="ok", found=found)
-        if free > ROOMY_BYTES
-        else Check(name="disk", state="bad", found=found, advice=advice)
-    )
+    return Check(name="disk", state="bad", found=found, advice=advice)
 
 
 def _store(location: str) -> Iterator[Check]:
-    from tasks.core.store.current import open_settled_store, read_current
+    from tasks.core.store.current import open_store, read_current
     from tasks.core.store.runs import read_records
     from tasks.core.store.storage import QUARANTINE
 
     said: list[str] = []
     try:
-        store = open_settled_store(location, said.append, must_exist=True)
+        store = open_store(location, said.append, must_exist=True)
         current, records = read_current(store), read_records(store)
     except ExpectedError as error:
         words, _, advice = str(error).partition("; ")

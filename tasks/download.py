@@ -6,6 +6,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import task_run
 
 from tasks.core.acquisition import acquire_archive
+from tasks.core.config import StageName
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef
 from tasks.core.transfer import TransferBroken
@@ -26,7 +27,9 @@ async def _bytes_came(_: object, __: TaskRun, state: State) -> bool:
     retry_condition_fn=_bytes_came,
     cache_policy=NO_CACHE,
 )
-def download(store: Store, source: str, sha256: str | None, fallback: str | None, refresh: bool) -> State[ArtifactRef]:
+def download(
+    store: Store, source: str, sha256: str | None, fallback: str | None, refresh: StageName | None
+) -> State[ArtifactRef]:
     """Fetch the archive once."""
     last_try = task_run.run_count > len(RETRY_DELAYS_S)
     log = get_run_logger().info

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from command import Cifar
 from object_store import UNSET, ObjectStore, serving_objects
 from pipeline import Pipeline
 from places import BucketPlace, FolderPlace, Place
 from tiny import tiny_archive
+from tiny_artifacts import finished_run
 
 from tasks.core.config import Settings
 
@@ -99,6 +101,20 @@ def place(request: pytest.FixtureRequest) -> Place:
     """An empty place for a store: what is said of it holds in both."""
     found: Place = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture
+def cifar(artifacts: Path, capsys: pytest.CaptureFixture[str]) -> Cifar:
+    """The command on a store of two real runs."""
+    return Cifar(artifacts, capsys)
+
+
+@pytest.fixture
+def cifar_on_tiny(folder: FolderPlace, capsys: pytest.CaptureFixture[str]) -> Cifar:
+    """The command on a store of a promoted run and two refused ones, of a few bytes each."""
+    for word, policy in (("one", "auto"), ("two", "never"), ("three", "never")):
+        finished_run(folder.root, word, policy=policy)  # type: ignore[arg-type]
+    return Cifar(folder.root, capsys)
 
 
 @pytest.fixture

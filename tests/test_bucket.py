@@ -15,7 +15,6 @@ from tiny_artifacts import finished_run, quiet, stage_of
 
 from tasks.core.store import DamagedArtifact, Store, open_store
 from tasks.core.store.artifact import ArtifactRef
-from tasks.core.store.current import restore_root
 from tasks.core.store.history import history
 
 PAYLOAD = {"a.bin": b"the bytes of a", "b.bin": b"the bytes of b"}
@@ -132,16 +131,14 @@ RESTORE_AND_STOP = """
 import os, signal, sys
 from pathlib import Path
 from tasks.core.store import open_store
-from tasks.core.store.current import restore_root
 from tiny_artifacts import quiet
 
 def stop_before_the_first_root_file(event, arguments):
     if event == "open" and Path(str(arguments[0])).name == "per_class.parquet" and arguments[1] in ("r", "rb"):
         os.kill(os.getpid(), signal.SIGSTOP)
 
-store = open_store(sys.argv[1])
 sys.addaudithook(stop_before_the_first_root_file)
-restore_root(store, quiet)
+open_store(sys.argv[1], quiet)
 """
 
 
@@ -279,7 +276,7 @@ def test_another_cache_is_filled_anew(bucket: BucketPlace, tmp_path: Path, monke
     [record] = finished(bucket, "one")
     monkeypatch.setenv("CIFAR_FLOW_CACHE", str(tmp_path / "another"))
 
-    restore_root(bucket.open(), quiet)
+    bucket.open()
 
     assert root_files(bucket) == files_of("one")
     for ref in record.artifacts.values():
@@ -294,7 +291,7 @@ def test_all_that_a_run_leaves_on_this_machine_is_in_the_cache(
     before = written_at(Path("/"))
 
     finished(bucket, *(f"never said before: {secrets.token_hex(4)}" for _ in range(2)))
-    restore_root(bucket.open(), quiet)
+    bucket.open()
 
     assert list(Path.cwd().iterdir()) == []
     assert written_at(Path("/")) == before
@@ -309,7 +306,6 @@ def test_a_whole_bucket_may_be_a_store(bucket: BucketPlace) -> None:
     runs = [finished_run("s3://whole", word).record.run for word in ("one", "two")]
 
     store = open_store("s3://whole")
-    restore_root(store, quiet)
 
     assert sorted(row.run for row in history(store)) == sorted(runs)
     assert store.artifacts() == ["dataset", "per_class", "predictions", "report", "weights"]

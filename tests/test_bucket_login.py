@@ -12,12 +12,12 @@ from places import BucketPlace
 from promotions import finished
 from tiny_artifacts import finished_run, make_artifact
 
-from tasks.core.store.current import restore_root
+from tasks.core.store import open_store
 
 ENTERING = """
 import logging, sys
 from tasks.core.errors import ExpectedError
-from tasks.core.store.current import open_settled_store
+from tasks.core.store import open_store
 from tiny_artifacts import finished_run
 
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
@@ -26,7 +26,7 @@ try:
     if sys.argv[2] == "run":
         finished_run(sys.argv[1], "one")
     else:
-        open_settled_store(sys.argv[1], print)
+        open_store(sys.argv[1], print)
 except ExpectedError as error:
     print(type(error).__name__, error.exit_code, error)
 """
@@ -113,7 +113,7 @@ def test_credentials_are_nowhere(
     finished_run(bucket.location, "two", log=log.append)
     store = bucket.open()
     make_artifact(store, "x", {"a.bin": b"a"})
-    restore_root(store, log.append)
+    open_store(bucket.location, log.append)
     logging.getLogger("tests").info("as a sign that records are kept")
 
     objects, cached = bucket.all(), [path for path in tmp_path.rglob("*") if path.is_file()]

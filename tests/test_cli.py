@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from command import Cifar
-from places import FolderPlace, flip_a_bit
-from tiny_artifacts import finished_run, quiet
+from places import flip_a_bit
+from tiny_artifacts import quiet
 
 from flows.cli import main
 from tasks.core.comparison import Comparison
@@ -14,20 +14,6 @@ from tasks.core.store.collection import collect
 from tasks.core.store.history import HistoryRow
 from tasks.core.store.lineage import Lineage
 from tasks.core.store.runs import RunRecord, recorded_run
-
-
-@pytest.fixture
-def cifar(artifacts: Path, capsys: pytest.CaptureFixture[str]) -> Cifar:
-    return Cifar(artifacts, capsys)
-
-
-@pytest.fixture
-def cifar_on_tiny(folder: FolderPlace, capsys: pytest.CaptureFixture[str]) -> Cifar:
-    """The command on a store of a promoted run and two refused ones, of a few bytes each."""
-    for word, policy in (("one", "auto"), ("two", "never"), ("three", "never")):
-        finished_run(folder.root, word, policy=policy)  # type: ignore[arg-type]
-    return Cifar(folder.root, capsys)
-
 
 # history
 

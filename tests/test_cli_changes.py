@@ -1,30 +1,14 @@
 """The `cifar` command where it promotes, rolls back, verifies and collects."""
 
 from dataclasses import replace
-from pathlib import Path
 
-import pytest
 from command import Cifar
-from places import FolderPlace, flip_a_bit
-from tiny_artifacts import finished_run, quiet, stage_of
+from places import flip_a_bit
+from tiny_artifacts import quiet, stage_of
 
 from tasks.core.environment import who
 from tasks.core.store.collection import Plan
 from tasks.core.store.runs import recorded_run
-
-
-@pytest.fixture
-def cifar(artifacts: Path, capsys: pytest.CaptureFixture[str]) -> Cifar:
-    return Cifar(artifacts, capsys)
-
-
-@pytest.fixture
-def cifar_on_tiny(folder: FolderPlace, capsys: pytest.CaptureFixture[str]) -> Cifar:
-    """The command on a store of a promoted run and two refused ones, of a few bytes each."""
-    for word, policy in (("one", "auto"), ("two", "never"), ("three", "never")):
-        finished_run(folder.root, word, policy=policy)  # type: ignore[arg-type]
-    return Cifar(folder.root, capsys)
-
 
 # promote and rollback
 
@@ -105,6 +89,17 @@ def test_verify_ends_well_where_all_that_is_wrong_was_set_aside_and_made_anew(ci
     assert known.startswith("known: run ")
     assert known.endswith(f": its {ref} was damaged and set aside; run again with its settings")
     assert total == "everything else is as it was stored"
+
+
+def test_verify_tells_what_the_next_command_puts_right(cifar_on_tiny: Cifar) -> None:
+    flip_a_bit(cifar_on_tiny.place, "per_class.parquet")
+
+    said = [cifar_on_tiny("verify", exit_code=1) for _ in range(2)]
+    cifar_on_tiny("history")
+
+    assert said[0] == said[1]
+    assert said[0].startswith("at the root: per_class.parquet is damaged")
+    assert cifar_on_tiny("verify") == "everything is as it was stored\n"
 
 
 # gc

@@ -22,7 +22,7 @@ from tiny_artifacts import finished_run, identity_of, results
 from tasks.core.gate import judged
 from tasks.core.store import Store, open_store
 from tasks.core.store.artifact import Key, Log, Stage
-from tasks.core.store.current import ROOT_FILES, open_settled_store, read_current
+from tasks.core.store.current import ROOT_FILES, read_current
 from tasks.core.store.history import history
 from tasks.core.store.runs import recorded_run
 from tasks.core.store.verification import verify
@@ -57,7 +57,7 @@ def work(root: str, word: str, diary: str, stuck_in: str = "") -> None:
     say("ready")
     sys.stdin.readline()
     payloads = results(word, identity_of())
-    with recorded_run(open_settled_store(root, say), {"word": word}, {}, say) as run:
+    with recorded_run(open_store(root, say), {"word": word}, {}, say) as run:
         for name in ("dataset", "weights", "predictions", "per_class"):
             make(name, payloads[name])
         with judged(run, "auto", 1.0, say):

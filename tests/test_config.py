@@ -285,6 +285,7 @@ def test_a_relative_store_stays_where_it_was_when_the_settings_were_made(
 
 def test_a_bucket_may_be_a_store_however_it_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert store_location(checked_settings(store="s3://bucket/prefix/").store) == "s3://bucket/prefix"
+    assert checked_settings(store="s3://bucket//a//b").store == "s3://bucket/a/b"
     monkeypatch.setenv(STORE_VARIABLE, "s3://bucket")
     assert store_location(None) == "s3://bucket"
 

@@ -12,16 +12,14 @@ from tiny_artifacts import finished_run, identity_of, make_artifact, quiet, resu
 from tasks.core.environment import who
 from tasks.core.errors import ExpectedError, InputError, WorldError
 from tasks.core.gate import JUDGED, judged
-from tasks.core.store import DamagedArtifact, Store
+from tasks.core.store import DamagedArtifact, Store, open_store
 from tasks.core.store.current import (
     ROOT_FILES,
     Current,
     in_good_standing,
-    open_settled_store,
     promote_run,
     read_current,
     read_log,
-    restore_root,
     roll_back,
     rolled_back,
 )
@@ -74,7 +72,7 @@ def test_damaged_root_files_are_put_right(place: Place, damage: Spoil) -> None:
     for name in ROOT_FILES:
         damage(place, name)
 
-    restore_root(place.open(), quiet)
+    place.open()
 
     assert root_files(place) == files_of("one")
     assert actions(place) == ["promote"]
@@ -84,7 +82,7 @@ def test_root_files_that_are_right_are_not_written_again(folder: FolderPlace) ->
     finished(folder, "one")
     before = {path.name: path.stat().st_ino for path in folder.root.iterdir() if path.is_file()}
 
-    restore_root(folder.open(), quiet)
+    folder.open()
 
     assert {path.name: path.stat().st_ino for path in folder.root.iterdir() if path.is_file()} == before
 
@@ -92,7 +90,7 @@ def test_root_files_that_are_right_are_not_written_again(folder: FolderPlace) ->
 def test_a_store_without_a_promoted_run_has_nothing_to_put_right(place: Place) -> None:
     finished_run(place.location, "one", policy="never")
 
-    restore_root(place.open(), quiet)
+    place.open()
 
     assert root_files(place) == {}
     assert actions(place) == ["refuse"]
@@ -129,7 +127,7 @@ def test_a_run_with_the_same_results_keeps_the_promoted_one(place: Place) -> Non
 
 def test_every_promotion_is_one_line_of_the_log(folder: FolderPlace) -> None:
     records = finished(folder, "one", "two", "one")
-    restore_root(folder.open(), quiet)
+    folder.open()
 
     assert actions(folder) == ["promote"] * 3
     assert [entry["run"] for entry in logged(folder)] == [record.run for record in records]
@@ -186,7 +184,7 @@ def test_a_promoted_run_whose_files_are_lost_does_not_keep_the_store_from_being_
     log: list[str] = []
     place.lose(record.artifacts["weights"])
 
-    open_settled_store(place.location, log.append)
+    open_store(place.location, log.append)
 
     [line] = log
     assert "weights/" in line

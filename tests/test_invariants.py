@@ -28,14 +28,13 @@ from tasks.core.config import Promote
 from tasks.core.errors import ExpectedError
 from tasks.core.gate import judged
 from tasks.core.identity import Identity
-from tasks.core.store import ArtifactRef, DamagedArtifact, Store
+from tasks.core.store import ArtifactRef, DamagedArtifact, Store, open_store
 from tasks.core.store.artifact import Manifest
 from tasks.core.store.collection import collect
 from tasks.core.store.current import (
     ROOT_FILES,
     Current,
     in_good_standing,
-    open_settled_store,
     promote_run,
     read_log,
     roll_back,
@@ -275,7 +274,7 @@ class UsedStore(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp())
-        self.store = open_settled_store(self.root, quiet)
+        self.store = open_store(self.root, quiet)
         self.witness = Witness(self.root)
         self.asked = Asked("good", IDENTITIES[0], "auto", None, frozenset())
         self.actions = 0
@@ -285,7 +284,7 @@ class UsedStore(RuleBasedStateMachine):
 
     def do(self, action: Action, how: How) -> None:
         def act() -> None:
-            action(self.store if how.early else open_settled_store(self.root, quiet))
+            action(self.store if how.early else open_store(self.root, quiet))
 
         self.actions += 1
         if how.death is None:
@@ -294,7 +293,7 @@ class UsedStore(RuleBasedStateMachine):
             do_in_a_mortal_process(act, self.root, how.death)
         self.witness.look()
         if how.watched:
-            self.store = open_settled_store(self.root, quiet)
+            self.store = open_store(self.root, quiet)
             self.witness.look_around(self.store)
 
     @rule(asked=runs, how=ways(STEPS_OF_A_RUN))

@@ -11,11 +11,12 @@ import pytest
 from killing import go_on, killed_at_every_step, next_line, started
 from places import FolderPlace, Place
 from promotions import actions, current, files_of, finished, logged, root_files
-from tiny_artifacts import finished_run, identity_of, make_artifact, quiet, results
+from tiny_artifacts import finish, identity_of, make_artifact, quiet, results
 
 from tasks.core.store import open_store
-from tasks.core.store.current import ROOT_FILES, in_good_standing, open_settled_store, read_log, restore_root
+from tasks.core.store.current import ROOT_FILES, in_good_standing, read_log
 from tasks.core.store.runs import recorded_run
+from tasks.core.store.versions import open_unsettled
 
 PROMOTE = """
 from tiny_artifacts import finished_run
@@ -24,9 +25,8 @@ def act(root):
 """
 RESTORE = """
 from tasks.core.store import open_store
-from tasks.core.store.current import restore_root
 def act(root):
-    restore_root(open_store(root))
+    open_store(root)
 """
 ROLL_BACK = """
 from tasks.core.store import open_store
@@ -78,7 +78,7 @@ def test_a_promotion_killed_at_any_step_is_of_the_old_run_or_of_the_new_one(read
         new = [name for name in place.names() if name.startswith("runs/2") and name not in before]
         running = [name for name in new if place.json(name)["status"] == "running"]
 
-        open_settled_store(root, quiet)
+        open_store(root, quiet)
 
         word = check_that_all_is_of_the_current_run(place, words)
         with recorded_run(place.open(), {}, {}, quiet):
@@ -102,7 +102,7 @@ def test_what_is_done_by_hand_and_killed_at_any_step_is_finished_or_undone(
 
     for root in killed_at_every_step(act, folder.root, tmp_path / "killed"):
         place = FolderPlace(root)
-        open_settled_store(root, quiet)
+        open_store(root, quiet)
         word = {one.run: "one", two.run: "two"}[current(place).run]
         stood.append(word)
         assert root_files(place) == files_of(word)
@@ -132,7 +132,7 @@ def test_putting_the_root_right_may_be_killed_at_any_step(stale: FolderPlace, tm
     words = {logged(stale)[0]["run"]: "one"}
 
     for root in killed_at_every_step(RESTORE, stale.root, tmp_path / "killed"):
-        restore_root(open_store(root), quiet)
+        open_store(root, quiet)
 
         assert check_that_all_is_of_the_current_run(FolderPlace(root), words) == "two"
         assert [path.name for path in root.glob(".*") if path.is_file()] == []
@@ -141,7 +141,7 @@ def test_putting_the_root_right_may_be_killed_at_any_step(stale: FolderPlace, tm
 def test_opening_the_store_for_a_run_finishes_a_promotion_that_was_cut_short(stale: FolderPlace) -> None:
     words = {logged(stale)[0]["run"]: "one"}
 
-    open_settled_store(stale.root, quiet)
+    open_store(stale.root, quiet)
 
     assert check_that_all_is_of_the_current_run(stale, words) == "two"
 
@@ -150,7 +150,8 @@ def test_a_promotion_that_was_cut_short_is_on_record_before_the_next_one(stale: 
     """Whoever opened the store before it was cut short does not settle it by opening."""
     cut_short = current(stale).run
 
-    third = finished_run(stale.root, "three")  # opens the store without settling it
+    with recorded_run(open_unsettled(stale.root), {}, {}, quiet) as third:
+        finish(third, "three", identity_of(), "auto", quiet)
 
     assert [entry["run"] for entry in logged(stale)][1:] == [cut_short, third.record.run]
     assert status_of(stale, cut_short) == "completed"
@@ -160,7 +161,7 @@ def test_a_promotion_of_lost_files_that_was_cut_short_does_not_stop_the_next_one
     stale.lose(current(stale).artifacts["weights"])
     log: list[str] = []
 
-    open_settled_store(stale.root, log.append)
+    open_store(stale.root, log.append)
     finished(stale, "three")
 
     assert len(log) == 1
@@ -208,15 +209,13 @@ RESTORE_AND_STOP = """
 import os, signal, sys
 from pathlib import Path
 from tasks.core.store import open_store
-from tasks.core.store.current import restore_root
 
 def stop_before_the_first_root_file(event, arguments):
     if event == "os.rename" and Path(arguments[1]).name == "per_class.parquet":
         os.kill(os.getpid(), signal.SIGSTOP)
 
-store = open_store(Path(sys.argv[1]))
 sys.addaudithook(stop_before_the_first_root_file)
-restore_root(store)
+open_store(Path(sys.argv[1]))
 """
 
 

@@ -5,9 +5,9 @@ import json
 import pytest
 from places import FolderPlace
 from promotions import actions, files_of, finished, root_files
-from tiny_artifacts import finished_run, quiet
+from tiny_artifacts import finished_run
 
-from tasks.core.store.current import LogEntry, in_good_standing, restore_root, rolled_back
+from tasks.core.store.current import LogEntry, in_good_standing, rolled_back
 
 
 def entries(*lines: str) -> list[LogEntry]:
@@ -78,7 +78,7 @@ def test_the_torn_line_of_the_current_promotion_is_written_again(folder: FolderP
     folder.write("promotions.jsonl", whole[: int(len(whole) * left)])
 
     for _ in range(2):
-        restore_root(folder.open(), quiet)
+        folder.open()
 
     lines = folder.read("promotions.jsonl").splitlines(keepends=True)
     assert lines[-1] == whole

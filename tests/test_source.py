@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from loopback import Mirror, closed_url, serving
-from places import FolderPlace, flip_a_bit, truncate
+from places import BucketPlace, FolderPlace, flip_a_bit, truncate
 from tiny import official_archive, tiny_archive, tiny_batch
 
 from tasks.core import acquisition, source
 from tasks.core.acquisition import acquire_archive
-from tasks.core.config import Normalization
+from tasks.core.config import Normalization, StageName
 from tasks.core.dataset import load_dataset
 from tasks.core.errors import InputError, WorldError
 from tasks.core.files import sha256_of
@@ -73,7 +73,7 @@ def acquire(
     sha256: str | None = None,
     fallback: str | None = None,
     *,
-    refresh: bool = False,
+    refresh: StageName | None = None,
     last_try: bool = True,
 ) -> Outcome:
     return acquire_archive(store, str(wanted), sha256, fallback, log.append, refresh=refresh, last_try=last_try)
@@ -238,7 +238,7 @@ def test_to_refresh_fetches_anew_and_keeps_the_version_before(
     mirror = serve()
     first = acquire(store, mirror.url, log)
     mirror.payload = official_archive(tmp_path / "newer", train=[tiny_batch(9)]).read_bytes()
-    second = acquire(store, mirror.url, log, refresh=True)
+    second = acquire(store, mirror.url, log, refresh="download")
     assert (second.reused, len(mirror.gets())) == (False, 2)
     assert second.ref.version != first.ref.version
     assert payload(store, second.ref) == mirror.payload
@@ -277,7 +277,7 @@ def test_a_pinned_archive_of_which_nothing_is_left_is_not_needed_either(
     assert normalized(store, spared.ref, log).ref == dataset
 
 
-@pytest.mark.parametrize("loss", ["dataset damaged", "dataset gone", "refresh"])
+@pytest.mark.parametrize("loss", ["dataset damaged", "dataset gone", "download", "normalize"])
 def test_a_lost_archive_is_fetched_again_when_something_needs_it(
     folder: FolderPlace, store: Store, own: Path, log: list[str], serve: Serve, loss: str
 ) -> None:
@@ -289,16 +289,33 @@ def test_a_lost_archive_is_fetched_again_when_something_needs_it(
         truncate(folder, f"{dataset}/test_labels.npy")
     elif loss == "dataset gone":
         folder.lose(dataset)
-    again = acquire(store, mirror.url, log, refresh=loss == "refresh")
+    again = acquire(store, mirror.url, log, refresh=loss if loss in ("download", "normalize") else None)
     assert (again.reused, len(mirror.gets())) == (False, 2)
     assert payload(store, again.ref) == own.read_bytes()
     assert again.ref.sha256 == raw.sha256
 
 
-def test_an_intact_archive_is_simply_reused(store: Store, own: Path, log: list[str]) -> None:
+def test_an_archive_is_read_again_only_for_a_dataset(store: Store, own: Path, log: list[str]) -> None:
     raw = acquire(store, own, log).ref
-    normalized(store, raw, log)
     assert acquire(store, own, log).message == f"reused {raw}"
+    dataset = normalized(store, raw, log).ref
+    unread = f"{raw} is not needed: {dataset}, made from it, is intact"
+    assert acquire(store, own, log) == Outcome(raw, True, unread)
+    assert acquire(store, own, log, refresh="normalize").message == f"reused {raw}"
+
+
+def test_a_bucket_does_not_send_the_archive_to_a_machine_that_only_needs_the_dataset(
+    bucket: BucketPlace, own: Path, log: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    raw = acquire(bucket.open(), own, log).ref
+    normalized(bucket.open(), raw, log)
+
+    monkeypatch.setenv("CIFAR_FLOW_CACHE", str(tmp_path / "another machine"))
+    normalized(bucket.open(), acquire(bucket.open(), own, log).ref, log)
+
+    copies = {path.name for path in (tmp_path / "another machine").rglob("copies/**/*") if path.is_file()}
+    assert "train_images.npy" in copies
+    assert ARCHIVE not in copies
 
 
 # CIFAR-10 and generated images
@@ -369,7 +386,7 @@ def test_a_refresh_that_finds_no_server_does_not_put_generated_images_in_the_pla
     raw = acquire(store, mirror.url, log).ref
     mirror.status = 503
     try:
-        outcome = acquire(store, mirror.url, log, fallback="synthetic", refresh=True)
+        outcome = acquire(store, mirror.url, log, fallback="synthetic", refresh="download")
     except SourceUnavailable:  # to end the run is fine, too
         return
     assert outcome.ref == raw

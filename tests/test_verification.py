@@ -7,11 +7,12 @@ import pytest
 from places import FolderPlace, Place, delete, empty, flip_a_bit, lengthen, overwrite, truncate
 from tiny_artifacts import finished_run, quiet, stage_of
 
-from tasks.core.store import ArtifactRef
+from tasks.core.store import ArtifactRef, open_store
 from tasks.core.store.collection import collect
-from tasks.core.store.current import ROOT_FILES, open_settled_store
+from tasks.core.store.current import ROOT_FILES
 from tasks.core.store.runs import RunRecord, recorded_run
 from tasks.core.store.verification import Finding, verify
+from tasks.core.store.versions import open_unsettled
 
 
 def halve(place: Place, name: str) -> None:
@@ -26,7 +27,7 @@ def runs(folder: FolderPlace) -> list[RunRecord]:
 
 
 def found(place: Place) -> list[Finding]:
-    return [finding for _, findings in verify(place.open()) for finding in findings]
+    return [finding for _, findings in verify(open_unsettled(place.location)) for finding in findings]
 
 
 def wrong(place: Place) -> list[str]:
@@ -227,7 +228,7 @@ def test_a_damaged_root_file_is_found_and_put_right_by_the_next_run(
     assert finding.wrong.startswith(f"at the root: {name} is ")
     assert finding.advice == "the next run puts it right"
 
-    open_settled_store(folder.location, quiet)
+    open_store(folder.location, quiet)
     assert found(folder) == []
     assert runs
 

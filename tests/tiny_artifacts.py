@@ -101,6 +101,6 @@ def finished_run(
     tolerance: float = 1.0,
 ) -> Run:
     """A whole run, from opening the store on."""
-    with recorded_run(open_store(root), {"word": word}, {}, quiet) as run:
+    with recorded_run(open_store(root, quiet), {"word": word}, {}, quiet) as run:
         finish(run, word, identity or identity_of(), policy, log, correct=correct, tolerance=tolerance)
     return run

@@ -7,8 +7,8 @@ from tasks.core.device import choose_device
 from tasks.core.gate import judged
 from tasks.core.source import raw_stage
 from tasks.core.stages import dataset_stage, per_class_stage, predictions_stage, report_stage, weights_stage
+from tasks.core.store import open_store
 from tasks.core.store.artifact import Log, Stage
-from tasks.core.store.current import open_settled_store
 from tasks.core.store.runs import RunRecord, recorded_run
 
 
@@ -19,7 +19,7 @@ def quiet(_: str) -> None:
 def tiny_run(store: Path | str, settings: Settings, log: Log = quiet) -> RunRecord:
     """One whole run of the pipeline, in this process."""
     device = choose_device(settings.device)
-    with recorded_run(open_settled_store(store, log), settings.recorded(), {}, log) as run:
+    with recorded_run(open_store(store, log), settings.recorded(), {}, log) as run:
         found = run.record.artifacts
 
         def keep(stage: Stage, name: StageName) -> None:

@@ -1,6 +1,6 @@
 """Getting the archive: reused, not needed at all, fetched, or generated in its place."""
 
-from tasks.core.config import Normalization
+from tasks.core.config import Normalization, StageName
 from tasks.core.source import ARCHIVE, raw_stage
 from tasks.core.stages import dataset_stage
 from tasks.core.store import Store
@@ -9,7 +9,14 @@ from tasks.core.transfer import SourceUnavailable, TransferBroken
 
 
 def acquire_archive(
-    store: Store, source: str, sha256: str | None, fallback: str | None, log: Log, *, refresh: bool, last_try: bool
+    store: Store,
+    source: str,
+    sha256: str | None,
+    fallback: str | None,
+    log: Log,
+    *,
+    refresh: StageName | None,
+    last_try: bool,
 ) -> Outcome:
     """The archive that `source` means or, once nothing more is to be hoped for, that of `fallback`."""
     try:
@@ -19,19 +26,19 @@ def acquire_archive(
         if fallback is None or to_be_continued or store.newest(raw_stage(source, sha256, store.downloads).key):
             raise
         log(f"{error}; going on with --offline-fallback {fallback}")
-        return _archive(store, fallback, None, log, refresh=False)
+        return _archive(store, fallback, None, log, refresh=None)
 
 
-def _archive(store: Store, source: str, sha256: str | None, log: Log, *, refresh: bool) -> Outcome:
+def _archive(store: Store, source: str, sha256: str | None, log: Log, *, refresh: StageName | None) -> Outcome:
     stage = raw_stage(source, sha256, store.downloads)
-    return (None if refresh else at_hand(store, stage)) or store.get_or_create(stage, log, refresh=refresh)
+    return at_hand(store, stage, refresh) or store.get_or_create(stage, log, refresh=refresh == "download")
 
 
-def at_hand(store: Store, stage: Stage) -> Outcome | None:
-    """The archive in the store; it need not be whole, nor there, while the dataset that was made from it is intact."""
+def at_hand(store: Store, stage: Stage, refresh: StageName | None) -> Outcome | None:
+    """The archive that nobody reads: it need not be whole, nor there, while the dataset made from it is intact."""
+    if refresh in ("download", "normalize"):
+        return None
     newest = store.newest(stage.key)
-    if newest and not store.damage(newest):
-        return Outcome(newest.ref, True, f"reused {newest.ref}")
     ref = newest.ref if newest else _ref_by_pin(stage)
     dataset = ref and store.newest(dataset_stage(store, ref, Normalization()).key)
     if not ref or not dataset or store.damage(dataset):

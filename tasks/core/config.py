@@ -95,7 +95,7 @@ def _location(store: str) -> str:
     """A folder's absolute path, or the URL of a bucket as it is; what could carry credentials is not shown."""
     parts = urlsplit(store)
     if is_bucket(store) and parts.netloc and not set("@?#:*[]") & set(store.removeprefix("s3://")):
-        return store.rstrip("/")
+        return "s3://" + "/".join(part for part in store.removeprefix("s3://").split("/") if part)
     if not store or "://" in store:
         shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         raise ValueError(f"expected a folder or s3://bucket/prefix without credentials, got {shown!r}")

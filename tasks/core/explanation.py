@@ -38,7 +38,7 @@ def explain(store: Store, settings: Settings, log: Log) -> Iterator[str]:
         return f"{stage.task} {_with_inputs_made_anew(reason or '', unknown)}"
 
     raw = raw_stage(settings.source, settings.sha256, store.downloads)
-    ready = None if settings.refresh == "download" else at_hand(store, raw)
+    ready = at_hand(store, raw, settings.refresh)
     if ready:
         found["raw"] = ready.ref
         yield f"{raw.task}: {ready.message}"

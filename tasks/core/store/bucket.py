@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,9 @@ from tasks.core import files
 from tasks.core.config import cache_folder
 from tasks.core.errors import InputError, WorldError
 from tasks.core.store.artifact import FileFacts, Manifest
-from tasks.core.store.storage import MANIFEST, QUARANTINE
+from tasks.core.store.storage import MANIFEST, QUARANTINE, dated
 
 LOGIN = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
-
-
 NO_BUCKET = "NoSuchBucket"
 CONDITION_FAILED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 
@@ -58,8 +55,7 @@ class Bucket:
             try:
                 content: bytes = self._fs.cat_file(self._path(name), max_concurrency=1)
             except FileNotFoundError as error:
-                if _code(error) == NO_BUCKET:
-                    raise
+                _raise_without_bucket(error)
                 return None
             return content
 
@@ -90,18 +86,15 @@ class Bucket:
                     return False
                 self._fs.pipe_file(path, after, IfMatch=etag)
             except FileNotFoundError as error:
-                if before is None or _code(error) == NO_BUCKET:
+                if before is None:
                     raise
+                _raise_without_bucket(error)
                 return False
             except OSError as error:
                 if not isinstance(error, FileExistsError) and _code(error) not in CONDITION_FAILED:
                     raise
                 return self.read(name) == after  # the condition may have held, and the answer to the first try be lost
             return True
-
-    def remove(self, name: str) -> None:
-        with self._errors():
-            self._fs.rm_file(self._path(name))
 
     def names(self, folder: str) -> list[str]:
         return self._listed(folder, "file")
@@ -116,11 +109,11 @@ class Bucket:
         """Nothing to do: objects appear whole."""
 
     def damaged(self, folder: str, wanted: Mapping[str, FileFacts], *, anew: bool = False) -> Iterator[tuple[str, str]]:
-        if anew:
-            shutil.rmtree(self._copies(folder), ignore_errors=True)
         there = {each["name"]: each for each in self._children(folder) if each["type"] == "file"}
         for name, facts in wanted.items():
             path = f"{folder}/{name}".lstrip("/")  # the store's root is a folder without a name
+            if anew:
+                self._note(path).unlink(missing_ok=True)
             found = there.get(self._path(path))
             if found is None:
                 yield name, f"{name} is missing"
@@ -148,16 +141,17 @@ class Bucket:
         return self.swap(f"{manifest.name}/{manifest.version}/{MANIFEST}", None, content)
 
     def set_aside(self, name: str, label: str) -> None:
-        target = f"{QUARANTINE}/{label.replace('/', '-')}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+        target = f"{QUARANTINE}/{dated(label)}"
         with self._errors():
             for path in self._found(name):
                 self._fs.cp_file(path, self._path(target) + path.removeprefix(self._path(name)))
                 self._fs.rm_file(path)
 
     def delete(self, folder: str) -> None:
-        self.remove(f"{folder}/{MANIFEST}")
-        for name in self._objects(folder):
-            self.remove(f"{folder}/{name}")
+        with self._errors():
+            self._fs.rm_file(self._path(f"{folder}/{MANIFEST}"))
+            for name in self._objects(folder):
+                self._fs.rm_file(self._path(f"{folder}/{name}"))
         shutil.rmtree(self._copies(folder), ignore_errors=True)
 
     def bytes_in(self, folder: str) -> int:
@@ -165,6 +159,11 @@ class Bucket:
 
     def _copies(self, folder: str) -> Path:
         return self.local / "copies" / folder
+
+    def _note(self, name: str) -> Path:
+        """Where it is written down what a local copy was made from."""
+        copy = self._copies(name)
+        return copy.with_name(f".{copy.name}.copy")
 
     @property
     def _fs(self) -> Any:
@@ -197,14 +196,13 @@ class Bucket:
             try:
                 return [each for each in self._fs.ls(path, detail=True) if each["name"] != path]
             except FileNotFoundError as error:
-                if _code(error) == NO_BUCKET:
-                    raise
+                _raise_without_bucket(error)
                 return []
 
     def _copied(self, name: str, etag: str, wanted: FileFacts) -> str:
         """The digest of an object's bytes, from a local copy of just these if there is one; now there is."""
         copy = self._copies(name)
-        note = copy.with_name(f".{copy.name}.copy")
+        note = self._note(name)
         try:
             known = _Copy.model_validate_json(note.read_bytes())
             if known == _Copy(etag=etag, sha256=wanted.sha256) and files.sha256_once(copy) == wanted.sha256:
@@ -235,6 +233,12 @@ class Bucket:
                 raise InputError(f"store {self.location}: there is no such bucket; make it, or give another") from None
             words = _code(error) or type(error).__name__
             raise WorldError(f"store {self.location}: {words}; {LOGIN}, or try again later") from None
+
+
+def _raise_without_bucket(error: FileNotFoundError) -> None:
+    """An object may be missing; the bucket may not."""
+    if _code(error) == NO_BUCKET:
+        raise error
 
 
 def _code(error: BaseException) -> str:

@@ -12,11 +12,10 @@ from tasks.core.store.runs import (
     RunRecord,
     close_killed,
     read_records,
-    record_name,
     run_ids,
     write_record,
 )
-from tasks.core.store.versions import Store, now
+from tasks.core.store.versions import RUNS, Store, now
 
 
 class Garbage(BaseModel):
@@ -51,14 +50,13 @@ def collect(store: Store, keep: int, log: Log, *, dry_run: bool) -> Plan:
         _refuse_where_unreadable(store, records)
         if not dry_run:
             _refuse_while_running(records)
-            for name in store.storage.unfinished("runs"):
-                store.storage.sweep(f"runs/{name}")
+            for name in store.storage.unfinished(RUNS):  # which a collection left that was killed
+                store.storage.sweep(f"{RUNS}/{name}")
         plan = _plan(store, records, keep)
         if dry_run:
             return plan
         for record in records:
             if record.run in plan.runs:
-                store.storage.sweep(record_name(record.run))  # what a collection left that was killed here
                 record.collected = now()
                 write_record(store, record)
         for garbage in plan.versions:

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.core import environment, files
@@ -16,7 +17,7 @@ from tasks.core.errors import InputError, WorldError
 from tasks.core.identity import Identity
 from tasks.core.store.artifact import ArtifactRef, Log
 from tasks.core.store.runs import RunRecord, read_record, record_name, write_record
-from tasks.core.store.versions import DamagedArtifact, Store, now, open_store
+from tasks.core.store.versions import DamagedArtifact, Store, now, open_unsettled
 
 ROOT_FILES = {
     "per_class.parquet": "per_class",
@@ -164,20 +165,18 @@ def make_current(store: Store, current: Current, before: Current | None) -> None
     _put_right(store, current)
 
 
-def open_settled_store(location: Path | str, log: Log, *, must_exist: bool = False) -> Store:
-    """The store, with the root files of its current run, even if the last promotion was cut short."""
-    store = open_store(location, must_exist=must_exist)
-    try:
-        restore_root(store, log)
-    except DamagedArtifact as error:  # this run may be the one that makes it anew
-        log(f"the promoted run's files cannot be put right yet: {error}")
+def open_store(location: Path | str, log: Log = print, *, must_exist: bool = False) -> Store:
+    """The store at a folder or an `s3://bucket/prefix`, made if there is none, unless it `must_exist`.
+
+    What killed processes left half done is swept away or, if it was a promotion, finished.
+    """
+    store = open_unsettled(location, must_exist=must_exist)
+    with suppress(Timeout), FileLock(store.lock_path(LOCK)).acquire(timeout=0):  # who holds it has settled the store
+        try:
+            _settle(store)
+        except DamagedArtifact as error:  # this run may be the one that makes it anew
+            log(f"the promoted run's files cannot be put right yet: {error}")
     return store
-
-
-def restore_root(store: Store, log: Log = print) -> None:
-    """Make the root files, and the log of promotions, those of the current run, whatever they were."""
-    with store.locked(LOCK, log):
-        _settle(store)
 
 
 @contextmanager

@@ -4,14 +4,13 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock
 
 from tasks.core import files
 from tasks.core.store.artifact import FileFacts, Manifest
-from tasks.core.store.storage import MANIFEST, QUARANTINE
+from tasks.core.store.storage import MANIFEST, QUARANTINE, dated
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,6 @@ class Folder:
             self.write(name, after)
             return True
 
-    def remove(self, name: str) -> None:
-        (self.root / name).unlink(missing_ok=True)
-
     def names(self, folder: str) -> list[str]:
         return self._listed(folder, Path.is_file)
 
@@ -110,11 +106,11 @@ class Folder:
         quarantine = self.root / QUARANTINE
         quarantine.mkdir(exist_ok=True)
         with suppress(FileNotFoundError):
-            (self.root / name).rename(quarantine / f"{label.replace('/', '-')}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
+            (self.root / name).rename(quarantine / dated(label))
 
     def delete(self, folder: str) -> None:
         self._trash.mkdir(exist_ok=True)
-        doomed = self._trash / f"{folder.replace('/', '-')}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+        doomed = self._trash / dated(folder)
         (self.root / folder).rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)  # what is left goes when the store is opened
 

@@ -1,6 +1,7 @@
 """Where a store's bytes are: what a folder and a bucket have in common."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -8,6 +9,11 @@ from tasks.core.store.artifact import FileFacts, Manifest
 
 MANIFEST = "manifest.json"
 QUARANTINE = ".quarantine"
+
+
+def dated(label: str) -> str:
+    """A name for what is moved away, which nothing else has."""
+    return f"{label.replace('/', '-')}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
 
 
 class Storage(Protocol):
@@ -39,9 +45,6 @@ class Storage(Protocol):
 
     def swap(self, name: str, before: bytes | None, after: bytes) -> bool:
         """Write an object if it still is as it was read, or absent where that was None; else do nothing."""
-
-    def remove(self, name: str) -> None:
-        """Remove an object, if there is one."""
 
     def names(self, folder: str) -> list[str]:
         """The objects right under a folder, without its name."""

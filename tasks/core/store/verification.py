@@ -1,15 +1,12 @@
 """Verification: every byte of a store against what its manifests, records and current run say."""
 
-import re
 from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict
 
 from tasks.core.errors import WorldError
-from tasks.core.store.artifact import ArtifactRef
 from tasks.core.store.current import ROOT_FILES, read_current, torn_lines
 from tasks.core.store.runs import read_record, run_ids
-from tasks.core.store.storage import QUARANTINE
 from tasks.core.store.versions import Store
 
 AT_NEXT_RUN = "the next run that needs it makes it anew"
@@ -54,16 +51,11 @@ def _run(store: Store, run: str) -> Iterator[Finding]:
     for ref in record.artifacts.values() if not record.collected else ():
         manifest = store.manifest(ref.name, ref.version)
         if manifest is None and ref.version not in store.versions(ref.name):
-            known = _was_set_aside(store, ref)
+            known = ref.version in store.set_aside(ref.name)
             wrong = f"run {run}: its {ref} {'was damaged and set aside' if known else 'is not in the store'}"
             yield Finding(wrong=wrong, advice="run again with its settings", known=known)
         elif manifest and manifest.sha256 != ref.sha256:
             yield Finding(wrong=f"run {run}: its {ref} holds other bytes now", advice="run again with its settings")
-
-
-def _was_set_aside(store: Store, ref: ArtifactRef) -> bool:
-    label = re.compile(rf"{re.escape(ref.name)}-{ref.version}-\d+T\d+")
-    return any(label.fullmatch(entry) for entry in store.storage.folders(QUARANTINE))
 
 
 def _current(store: Store) -> Iterator[Finding]:

@@ -5,10 +5,11 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -79,10 +80,7 @@ class Store:
 
     def why(self, stage: Stage, newest: Manifest | None, damage: str | None, *, refresh: bool) -> str | None:
         """Why a stage's artifact has to be made, in words; None if its newest version is to be reused."""
-        attempt, aside = newest.key.attempt + 1 if newest else 0, self.set_aside(stage.key.name)
-        while stage.key.at_attempt(attempt).version in aside:
-            attempt += 1
-        later = stage.key.at_attempt(attempt)
+        later = _next_attempt(stage.key, newest, self.set_aside(stage.key.name))
         if later.version in self.versions(later.name):
             return f"runs again: {later.name}/{later.version}: its manifest is lost or damaged"
         if newest is None:
@@ -112,9 +110,8 @@ class Store:
 
     def set_aside(self, name: str) -> set[str]:
         """The versions of an artifact that were found damaged and replaced by a later attempt."""
-        beginning = f"{name}-"
-        entries = [entry for entry in self.storage.folders(QUARANTINE) if entry.startswith(beginning)]
-        return {entry.removeprefix(beginning).partition("-")[0] for entry in entries}
+        label = re.compile(rf"{re.escape(name)}-({VERSION.pattern})-[0-9T]+")
+        return {found[1] for entry in self.storage.folders(QUARANTINE) if (found := label.fullmatch(entry))}
 
     def manifest(self, name: str, version: str) -> Manifest | None:
         """A version's manifest, or None where there is none that holds together."""
@@ -191,7 +188,9 @@ class Store:
             if self.storage.shared and (theirs := self._made_elsewhere(stage.key, newest)):
                 log(f"{theirs.ref} was made by another machine meanwhile, and is used")
                 return theirs, seconds
-            key = self._free_attempt(stage.key, newest)
+            # No folder may stand for it, not even one whose manifest is lost.
+            taken = {*self.versions(stage.key.name), *self.set_aside(stage.key.name)}
+            key = _next_attempt(stage.key, newest, taken)
             manifest = Manifest(
                 name=key.name,
                 version=key.version,
@@ -223,14 +222,6 @@ class Store:
             versions=versions(),
         )
 
-    def _free_attempt(self, key: Key, newest: Manifest | None) -> Key:
-        """The key at the next attempt that no folder stands for, not even one whose manifest is lost."""
-        attempt = newest.key.attempt + 1 if newest else 0
-        taken = {*self.versions(key.name), *self.set_aside(key.name)}
-        while key.at_attempt(attempt).version in taken:
-            attempt += 1
-        return key.at_attempt(attempt)
-
     def _publish(self, manifest: Manifest, staging: Path, log: Log) -> Manifest:
         """Publish a version; if another machine was quicker, its version is the one."""
         content = files.readable_json(manifest.model_dump(mode="json"))
@@ -251,6 +242,12 @@ class Store:
             self.storage.put(f"{folder}/{name}", staging / name)
 
 
+def _next_attempt(key: Key, newest: Manifest | None, taken: Collection[str]) -> Key:
+    """The key at the first attempt after the newest whose version is not taken."""
+    attempts = (key.at_attempt(number) for number in count(newest.key.attempt + 1 if newest else 0))
+    return next(attempt for attempt in attempts if attempt.version not in taken)
+
+
 def _manifest_name(name: str, version: str) -> str:
     return f"{name}/{version}/{MANIFEST}"
 
@@ -262,11 +259,8 @@ def _parsed(content: bytes | None, version: str) -> Manifest | None:
     return None
 
 
-def open_store(location: Path | str, *, must_exist: bool = False) -> Store:
-    """The store at a folder or an `s3://bucket/prefix`, made if there is none, unless it `must_exist`.
-
-    What killed processes left half done is swept away.
-    """
+def open_unsettled(location: Path | str, *, must_exist: bool = False) -> Store:
+    """The store at a location, made if there is none; half made versions are swept away, all else stays as it is."""
     storage = Bucket(str(location).rstrip("/")) if is_bucket(str(location)) else Folder(Path(location).absolute())
     store = Store(storage)
     if must_exist and storage.read(DESCRIPTION) is None:
