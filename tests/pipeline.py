@@ -82,6 +82,7 @@ def made(printed: str) -> list[str]:
 
 
 def reused(printed: str) -> list[str]:
+    """The artifacts that a run read rather than made; an archive whose arrays are intact is not read at all."""
     return [
         name
         for name in ("raw", "dataset", "weights", "predictions", "per_class", "report")
