@@ -22,9 +22,8 @@ lint: $(INSTALLED)       ## style, types, and the one way that imports run
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)      ## measurements, side by side with what a user would use instead
-	$(BIN)/python benchmarks/store_cost.py
-	$(BIN)/python benchmarks/training_speed.py $(ARGS)
+bench: $(INSTALLED)      ## measured side by side, 15 minutes; ARGS="--source PATH --pairs 3 --only NAME"
+	$(BIN)/python benchmarks/run.py $(ARGS)
 
 ui: $(INSTALLED)         ## a lasting Prefect server, with its UI
 	$(BIN)/prefect server start

@@ -1,20 +1,18 @@
-"""What the store costs: `cifar history` over many runs, and finding a dataset intact.
+"""What the store costs, measured on one in a temporary folder: python benchmarks/store_cost.py measure '{…}'.
 
-Beside each, what a user would do instead: a pandas script over the run records, and `sha256sum`.
+Beside it, what a user would do instead: a pandas script over the run records, and `sha256sum`.
 """
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
 
-import cyclopts
 import numpy as np
+from processes import answer
 
 from tasks.core.files import UNCERTAIN_NS
 from tasks.core.identity import Identity
@@ -29,42 +27,48 @@ records = [json.load(open(path)) for path in glob.glob(sys.argv[1] + "/runs/*.js
 print(pd.json_normalize(records).sort_values("started")[["run", "started", "who", "score.correct"]].to_string())
 """
 IMAGES_BYTES = 184_320_000  # CIFAR-10's
-OPENINGS = 5  # about as often as one run looks at its dataset
 NOWHERE = Identity(kind="archive", name="images that were never there", sha256="0" * 64)
 
+Sides = dict[str, list[float]]
 
-def measure(
-    *,
-    runs: Annotated[int, cyclopts.Parameter(help="Runs in the history.")] = 1_000,
-    repeats: Annotated[int, cyclopts.Parameter(help="Times that each is measured; the median counts.")] = 5,
-) -> None:
-    """Measure on a store in a temporary folder."""
+
+def measure(runs: int, openings: int, pairs: int) -> dict[str, object]:
+    """Seconds of each pair, theirs and ours in turn."""
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(folder)
+        found: dict[str, object] = {"megabytes": IMAGES_BYTES / 1e6}
+        found["intact"] = _intact(store, openings, pairs)
         _make_runs(store, runs)
         cifar = Path(sys.executable).with_name("cifar")
-        ours = _seconds([cifar, "history", "--store", folder], repeats)
-        theirs = _seconds([sys.executable, "-c", SCRIPT, folder], repeats)
-        print(
-            f"history of {runs:,} runs: cifar {ours:.2f} s, a pandas script {theirs:.2f} s, ratio {theirs / ours:.2f}"
+        found["history"] = _in_turn(
+            lambda: _seconds([sys.executable, "-c", SCRIPT, folder]),
+            lambda: _seconds([cifar, "history", "--store", folder]),
+            pairs,
         )
+        return found
 
-        ref = store.get_or_create(Stage(Key(name="dataset"), _write_images), print).ref
-        images = store.open(ref) / "images.npy"
+
+def _intact(store: Store, openings: int, pairs: int) -> Sides:
+    ref = store.get_or_create(Stage(Key(name="dataset"), _write_images), lambda _: None).ref
+    images = store.open(ref) / "images.npy"
+
+    def opened() -> float:
+        os.utime(images)  # as a new process would find it, which has not hashed it yet
         time.sleep(UNCERTAIN_NS / 1e9)
-        openings = []
-        for _ in range(repeats):
-            os.utime(images)  # as a new process would, which has not hashed it yet
-            time.sleep(UNCERTAIN_NS / 1e9)
-            started = time.perf_counter()
-            for _ in range(OPENINGS):
-                store.open(ref)
-            openings.append(time.perf_counter() - started)
-        ours, theirs = statistics.median(openings), _seconds(["sha256sum", images], repeats)
-        print(
-            f"{IMAGES_BYTES / 1e6:.0f} MB of images found intact {OPENINGS} times in a run: {ours:.2f} s, "
-            f"sha256sum once {theirs:.2f} s, ratio {theirs / ours:.2f}"
-        )
+        started = time.perf_counter()
+        for _ in range(openings):
+            store.open(ref)
+        return time.perf_counter() - started
+
+    return _in_turn(lambda: _seconds(["sha256sum", images]), opened, pairs)
+
+
+def _in_turn(theirs: Callable[[], float], ours: Callable[[], float], pairs: int) -> Sides:
+    found: Sides = {"theirs": [], "ours": []}
+    for _ in range(pairs):
+        found["theirs"].append(theirs())
+        found["ours"].append(ours())
+    return found
 
 
 def _make_runs(store: Store, count: int) -> None:
@@ -85,14 +89,11 @@ def _write_images(folder: Path, _: Log) -> None:
     np.save(folder / "images.npy", np.random.default_rng(0).integers(0, 256, IMAGES_BYTES, dtype=np.uint8))
 
 
-def _seconds(command: Sequence[str | Path], repeats: int) -> float:
-    found = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        found.append(time.perf_counter() - started)
-    return statistics.median(found)
+def _seconds(command: Sequence[str | Path]) -> float:
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
 
 
 if __name__ == "__main__":
-    cyclopts.run(measure)
+    answer(measure)

@@ -1,0 +1,101 @@
+"""More data, a clean process for each stage: python benchmarks/grown.py FUNCTION '{"argument": value}'."""
+
+import io
+import pickle
+import resource
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from ours import recipe_with, timed_training
+from processes import answer
+
+from tasks.core.archive import Batch, read_archive
+from tasks.core.config import Normalization
+from tasks.core.dataset import load_dataset, normalize_into
+from tasks.core.device import choose_hardware
+from tasks.core.evaluation import predict_into
+from tasks.core.training.trainer import Training
+
+FOLDER = "cifar-10-batches-py"
+MEMBERS = 5  # of training images, in the official archive
+QUICK = {"epochs": 1, "batch_size": 500, "learning_rate": 0.01}
+
+
+def repeat(archive: str, times: int, into: str) -> None:
+    """An archive in the official layout of the same images so many times, with class names of its own."""
+    found = read_archive(Path(archive))
+    parts = [
+        Batch(*part)
+        for part in zip(
+            np.array_split(found.train.images, MEMBERS), np.array_split(found.train.labels, MEMBERS), strict=True
+        )
+    ]
+    names = [f"class {number}" for number in range(len(found.classes))]
+    with tarfile.open(into, "w") as tar:  # not compressed: that takes minutes, and tells nothing
+        _add(tar, "batches.meta", {"label_names": names})
+        for number in range(times * MEMBERS):
+            _add(tar, f"data_batch_{number + 1}", _content(parts[number % MEMBERS], 1))
+        _add(tar, "test_batch", _content(found.test, times))
+
+
+def _content(batch: Batch, times: int) -> dict[str, object]:
+    rows = batch.images.reshape(len(batch.images), -1)
+    return {"labels": batch.labels.tolist() * times, "data": np.tile(rows, (times, 1))}
+
+
+def _add(tar: tarfile.TarFile, name: str, content: dict[str, object]) -> None:
+    payload = pickle.dumps(content, protocol=4)
+    info = tarfile.TarInfo(f"{FOLDER}/{name}")
+    info.size = len(payload)
+    tar.addfile(info, io.BytesIO(payload))
+
+
+def stage(name: str, archive: str, folder: str) -> dict[str, float]:
+    """Seconds of a stage, this process's peak memory, and the bytes of the arrays that the stage is about.
+
+    The stage `nothing` tells what the imports take.
+    """
+    root = Path(folder)
+    dataset, weights = root / "dataset", root / "weights"
+    training = Training(recipe_with("tutorial", QUICK), 1, choose_hardware("cpu"))
+
+    def normalize() -> None:
+        dataset.mkdir()
+        normalize_into(dataset, Path(archive), Normalization())
+
+    def train() -> None:
+        weights.mkdir()
+        timed_training(dataset, training, weights)
+
+    def evaluate() -> None:
+        predict_into(root, load_dataset(dataset), weights, training.recipe, torch.device("cpu"), {})
+
+    def nothing() -> None:
+        pass
+
+    stages: dict[str, Callable[[], None]] = {each.__name__: each for each in (normalize, train, evaluate, nothing)}
+    started = time.perf_counter()
+    stages[name]()
+    seconds, peak = time.perf_counter() - started, peak_bytes()
+    return {"seconds": seconds, "peak_bytes": peak, "held_bytes": held_bytes(name, dataset)}
+
+
+def peak_bytes() -> int:
+    """The most memory that this process ever had resident."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def held_bytes(name: str, dataset: Path) -> int:
+    """What a stage must hold: all arrays, those trained on, or those tested on."""
+    parts = {"normalize": "*.npy", "train": "train_*.npy", "evaluate": "test_*.npy"}
+    return sum(path.stat().st_size for path in dataset.glob(parts[name])) if name in parts else 0
+
+
+if __name__ == "__main__":
+    answer(repeat, stage)
