@@ -13,8 +13,8 @@ from prefect.runtime import flow_run
 
 from flows.parameters import flat_parameters
 from tasks.core.config import Settings, store_location
-from tasks.core.device import choose_device
 from tasks.core.gate import judged
+from tasks.core.stages import training_of
 from tasks.core.store import open_store
 from tasks.core.store.runs import recorded_run
 from tasks.download import download
@@ -32,7 +32,7 @@ def cifar_flow(settings: Settings) -> str:
     Returns the run's id.
     """
     log = get_run_logger().info
-    choose_device(settings.device)  # before anything is downloaded for a device that is not here
+    training = training_of(settings)  # before anything is downloaded for a device that is not here
     store = open_store(store_location(settings.store), log)
     with recorded_run(store, settings.recorded(), {"flow_run": str(flow_run.id)}, log) as run:
         raw = download(
@@ -45,17 +45,10 @@ def cifar_flow(settings: Settings) -> str:
         run.keep(raw)
         dataset = normalize_and_cache(run.store, raw, refresh=settings.refresh == "normalize").result()
         run.keep(dataset)
-        weights = train(
-            run.store,
-            dataset,
-            settings.resolved_recipe(),
-            settings.seed,
-            settings.device,
-            refresh=settings.refresh == "train",
-        ).result()
+        weights = train(run.store, dataset, training, refresh=settings.refresh == "train").result()
         run.keep(weights)
         predictions, per_class = evaluate(
-            run.store, dataset, weights, settings.device, refresh=settings.refresh == "evaluate"
+            run.store, dataset, weights, training, refresh=settings.refresh == "evaluate"
         ).result()
         run.keep(predictions, per_class)
         with judged(run, settings.promote, settings.tolerance, log) as verdict:

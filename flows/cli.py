@@ -55,6 +55,15 @@ def run(
 
 
 @app.command
+def recipes(*, json: JsonOption = False) -> None:
+    """List the recipes, each with its settings."""
+    from flows import printing
+    from tasks.core.recipes import RECIPES
+
+    printing.answer(list(RECIPES.values()), printing.recipes, json=json)
+
+
+@app.command
 def history(
     *,
     limit: Annotated[int | None, Parameter(help="Only the newest so many.", validator=NOT_NEGATIVE)] = None,

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
+from tasks.core.recipes import Recipe
 from tasks.core.statistics import wilson_interval
 from tasks.core.store.collection import Plan
 from tasks.core.store.current import read_current
@@ -41,6 +42,12 @@ def answer(found: Found, in_words: Callable[[Found], None], *, json: bool) -> No
 def note(line: str) -> None:
     """Say what happens beside the result."""
     print(line, file=sys.stderr)
+
+
+def recipes(found: Sequence[Recipe]) -> None:
+    """A column a recipe, a line a setting."""
+    names = list(Recipe.model_fields)
+    _table([(name.replace("_", " "), *(str(getattr(recipe, name)) for recipe in found)) for name in names])
 
 
 def history(rows: Sequence[HistoryRow]) -> None:

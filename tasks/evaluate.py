@@ -4,22 +4,22 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from tasks.core.device import choose_device
 from tasks.core.evaluation import say_accuracy
 from tasks.core.stages import per_class_stage, predictions_stage
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef
 from tasks.core.tables import read_table
+from tasks.core.training.trainer import Training
 from tasks.showing import shown
 
 
 @task(task_run_name="evaluate", cache_policy=NO_CACHE)
 def evaluate(
-    store: Store, dataset: ArtifactRef, weights: ArtifactRef, device: str, refresh: bool
+    store: Store, dataset: ArtifactRef, weights: ArtifactRef, training: Training, refresh: bool
 ) -> State[tuple[ArtifactRef, ArtifactRef]]:
     """Predict every test image, and sum up by class."""
     log = get_run_logger().info
-    stage = predictions_stage(store, dataset, weights, choose_device(device))
+    stage = predictions_stage(store, dataset, weights, training.recipe, training.hardware.device)
     predictions = store.get_or_create(stage, log, refresh=refresh)
     per_class = store.get_or_create(per_class_stage(store, predictions.ref), log, refresh=refresh)
     say_accuracy(read_table(store.open(per_class.ref) / "per_class.parquet"), log)

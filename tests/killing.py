@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from threading import Timer
 
-PATIENCE_S = 60
+PATIENCE_S = 180
 STEPS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -26,7 +26,7 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def started(code: str, *arguments: object, **variables: object) -> Iterator[Process]:
-    """A Python process that runs `code`, with environment variables; it does not outlive the block, nor a minute."""
+    """A Python process that runs `code`, with environment variables; it outlives neither the block nor PATIENCE_S."""
     process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdin=subprocess.PIPE,

@@ -1,5 +1,7 @@
 """Builds that fail, are killed, or meet another one, for a store in a folder and in a bucket."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,36 @@ def test_who_waits_for_a_process_that_is_killed_builds_instead(folder: FolderPla
             [line] = go_on(second)
 
     assert payload_of(folder.open(), ArtifactRef.model_validate_json(line)) == PAYLOAD
+
+
+# Unfinished work
+
+
+def left_off(place: Place, days_ago: int) -> Path:
+    """What a killed process left of a stage for the next try."""
+    work = place.open().unfinished(stage_of(PAYLOAD).key)
+    work.mkdir(parents=True)
+    (work / "half").write_text("half done")
+    long_ago = time.time() - days_ago * 24 * 3600
+    os.utime(work, (long_ago, long_ago))
+    return work
+
+
+def test_unfinished_work_waits_for_the_next_try_and_goes_when_that_is_done(place: Place) -> None:
+    work = left_off(place, days_ago=20)
+    seen: list[str] = []
+
+    def build(folder: Path, _: Log) -> None:
+        seen.append((work / "half").read_text())
+        (folder / "a.bin").write_bytes(b"whole")
+
+    place.open().get_or_create(Stage(stage_of(PAYLOAD).key, build), quiet)
+
+    assert seen == ["half done"]
+    assert not work.exists()
+
+
+def test_unfinished_work_that_nobody_went_on_with_for_weeks_is_swept_away(place: Place) -> None:
+    work = left_off(place, days_ago=31)
+    place.open()
+    assert not work.exists()

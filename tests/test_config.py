@@ -1,12 +1,14 @@
 """Settings: what is accepted, what is refused and how it is said, and where the artifacts go."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
-from tasks.core.config import PROJECT, RECIPES, STORE_VARIABLE, Recipe, Settings, checked_settings, store_location
+from tasks.core.config import PROJECT, STORE_VARIABLE, Settings, checked_settings, store_location
 from tasks.core.errors import InputError
+from tasks.core.recipes import RECIPES, Recipe, RecipeName
 
 SHA256 = "ab" * 32
 HTTPS = "https://example.org/archive.tar.gz"
@@ -30,7 +32,7 @@ def test_nothing_needs_to_be_set_and_then_it_is_the_tutorial_on_cifar10() -> Non
     settings = checked_settings()
     assert (settings.source, settings.seed, settings.device, settings.promote) == ("cifar10", 1, "auto", "auto")
     assert settings.resolved_recipe() == Recipe(
-        name="tutorial", epochs=2, batch_size=4, learning_rate=0.001, momentum=0.9
+        name="tutorial", model="tasks.core.model:Net", epochs=2, batch_size=4, learning_rate=0.001, momentum=0.9
     )
 
 
@@ -113,6 +115,29 @@ def test_several_mistakes_are_all_said_on_one_line() -> None:
     message = refusal(epochs=0, seed=-1, recipe="fast")
     assert all(f"{name}: " in message for name in ("epochs", "seed", "recipe"))
     assert all(f"got {value}" in message for value in ("0", "-1", "'fast'"))
+
+
+def test_every_recipe_has_a_name_of_its_own_and_every_setting_of_a_recipe_can_be_overridden() -> None:
+    assert set(RECIPES) == set(get_args(RecipeName))
+    for name, recipe in RECIPES.items():
+        assert recipe.name == name
+        own = recipe.model_dump(exclude={"name"})
+        assert checked_settings(**own).resolved_recipe() == recipe.model_copy(update={"name": "tutorial"})
+
+
+def test_each_overriding_setting_says_what_it_is_and_is_bounded_as_the_recipes() -> None:
+    properties = Settings.model_json_schema()["properties"]
+    for name, field in Recipe.model_fields.items():
+        if name != "name":
+            assert field.description
+            assert properties[name]["description"].startswith(field.description.rstrip("."))
+            assert properties[name]["default"] is None
+    assert properties["shift"]["anyOf"][0] == {"type": "integer", "minimum": 0, "maximum": 16}
+
+
+def test_a_batch_that_does_not_divide_among_the_devices_is_refused_with_both_named() -> None:
+    assert refusal(devices=3) == "batch_size 4 does not divide among devices 3; change one"
+    assert checked_settings(devices=3, batch_size=6).devices == 3
 
 
 def test_settings_and_recipes_do_not_change_after_they_were_checked() -> None:

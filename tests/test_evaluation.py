@@ -10,13 +10,14 @@ from tiny import CLASSES, tiny_dataset
 from torchvision import transforms
 
 from tasks.core.archive import TUTORIAL_CLASSES
-from tasks.core.config import RECIPES
 from tasks.core.dataset import Dataset
 from tasks.core.evaluation import BATCH_SIZE, predict_into, say_accuracy, summarize_into
-from tasks.core.model import new_network
+from tasks.core.networks import new_network
+from tasks.core.recipes import RECIPES
 from tasks.core.tables import read_facts, read_table
 from tasks.core.weights import Lineage, save_weights
 
+TUTORIAL = RECIPES["tutorial"]
 CPU = torch.device("cpu")
 INPUTS = {"dataset": "ab" * 32, "weights": "cd" * 32}
 PREDICTIONS = {"predictions": "ef" * 32}
@@ -25,9 +26,9 @@ PREDICTIONS = {"predictions": "ef" * 32}
 def evaluated(dataset: Dataset, folder: Path, seed: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both tables for a network with the first weights of a seed, through files as in a run."""
     folder.mkdir()
-    lineage = Lineage(recipe=RECIPES["tutorial"], seed=seed, classes=dataset.classes, dataset=dataset.identity)
-    save_weights(folder, new_network(len(dataset.classes), seed), lineage)
-    predict_into(folder, dataset, folder, CPU, INPUTS)
+    lineage = Lineage(recipe=TUTORIAL, seed=seed, classes=dataset.classes, dataset=dataset.identity)
+    save_weights(folder, new_network(TUTORIAL.model, len(dataset.classes), seed), lineage)
+    predict_into(folder, dataset, folder, TUTORIAL, CPU, INPUTS)
     summarize_into(folder, folder, PREDICTIONS)
     return read_table(folder / "predictions.parquet"), read_table(folder / "per_class.parquet")
 
@@ -35,7 +36,7 @@ def evaluated(dataset: Dataset, folder: Path, seed: int = 1) -> tuple[pd.DataFra
 def test_every_test_image_gets_the_answer_of_the_stored_weights_in_its_own_row(tmp_path: Path) -> None:
     dataset = tiny_dataset(test=BATCH_SIZE + 5)
     predictions, _ = evaluated(dataset, tmp_path / "seven", seed=7)
-    network = new_network(len(CLASSES), seed=7).eval()
+    network = new_network(TUTORIAL.model, len(CLASSES), seed=7).eval()
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,) * 3, (0.5,) * 3)])
     images = torch.stack([transform(image.transpose(1, 2, 0)) for image in dataset.test_images])
     with torch.no_grad():

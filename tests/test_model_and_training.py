@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -13,17 +14,22 @@ from tiny import CLASSES, tiny_dataset
 from torch import Tensor, nn
 from torchvision import transforms
 
-from tasks.core.config import RECIPES, Recipe
-from tasks.core.dataset import Dataset
-from tasks.core.device import choose_device, describe_device
+from tasks.core.dataset import Dataset, save_dataset
+from tasks.core.device import Hardware, choose_device, describe_device
 from tasks.core.errors import InputError
-from tasks.core.model import Net, new_network
+from tasks.core.model import Net
+from tasks.core.networks import new_network
+from tasks.core.recipes import RECIPES, Recipe
 from tasks.core.tables import read_facts, read_table
-from tasks.core.training import train, train_into
+from tasks.core.training.images import training_images
+from tasks.core.training.launch import train_into
+from tasks.core.training.trainer import Trainer, Training
+from tasks.core.training.watch import Watch
 from tasks.core.weights import Lineage, load_lineage, load_network, save_weights
 
 CPU = torch.device("cpu")
 TUTORIAL = RECIPES["tutorial"]
+NET = TUTORIAL.model
 LINE = re.compile(r"\[(\d+), ([ \d]{4}\d)\] loss: (\d+\.\d{3})")
 
 
@@ -64,8 +70,14 @@ def trained(dataset: Dataset, folder: Path, own: Recipe = TUTORIAL, seed: int = 
     """Train into a new folder, and return what was said."""
     folder.mkdir()
     said: list[str] = []
-    train_into(folder, dataset, own, seed, CPU, said.append)
+    with TemporaryDirectory() as images:
+        save_dataset(dataset, Path(images))
+        train_into(folder, Path(images), training(own, seed), Watch(said.append))
     return said
+
+
+def training(own: Recipe = TUTORIAL, seed: int = 1, validation: int = 0) -> Training:
+    return Training(own, seed, Hardware(CPU), validation)
 
 
 # The network and its files
@@ -80,7 +92,7 @@ def test_a_state_dict_of_the_tutorials_network_gives_the_same_logits(tmp_path: P
 
 
 def test_the_tutorials_network_opens_our_weights_with_torchs_defaults(tmp_path: Path) -> None:
-    network = new_network(10, seed=3)
+    network = new_network(NET, 10, seed=3)
     save_weights(tmp_path, network, lineage_of(tiny_dataset([f"class {n}" for n in range(10)])))
     tutorial = TutorialNet()
     tutorial.load_state_dict(torch.load(tmp_path / "cifar_net.pth"))
@@ -88,7 +100,7 @@ def test_the_tutorials_network_opens_our_weights_with_torchs_defaults(tmp_path: 
 
 
 def test_both_files_of_the_weights_hold_the_same_tensors(tmp_path: Path) -> None:
-    network = new_network(len(CLASSES), seed=3)
+    network = new_network(NET, len(CLASSES), seed=3)
     save_weights(tmp_path, network, lineage_of(tiny_dataset()))
     pth, safe = torch.load(tmp_path / "cifar_net.pth"), load_file(tmp_path / "weights.safetensors")
     assert pth.keys() == safe.keys() == network.state_dict().keys()
@@ -96,16 +108,16 @@ def test_both_files_of_the_weights_hold_the_same_tensors(tmp_path: Path) -> None
 
 
 def test_loaded_weights_give_the_network_that_was_saved_ready_for_inference(tmp_path: Path) -> None:
-    network = new_network(len(CLASSES), seed=3)
+    network = new_network(NET, len(CLASSES), seed=3)
     save_weights(tmp_path, network, lineage_of(tiny_dataset()))
-    loaded = load_network(tmp_path, CPU)
+    loaded = load_network(tmp_path, NET, CPU)
     assert not loaded.training
     assert torch.equal(loaded(some_inputs()), network(some_inputs()))
 
 
 def test_weights_know_what_they_were_trained_by_and_on(tmp_path: Path) -> None:
     lineage = lineage_of(tiny_dataset(kind="generated"), seed=7)
-    save_weights(tmp_path, new_network(len(CLASSES), 7), lineage)
+    save_weights(tmp_path, new_network(NET, len(CLASSES), 7), lineage)
     assert load_lineage(tmp_path) == lineage
     facts = lineage.facts()
     assert (facts["seed"], facts["generated_images"]) == (7, True)
@@ -122,25 +134,25 @@ class Payload:
 
 
 def test_code_in_a_weights_file_is_refused_and_does_not_run(tmp_path: Path) -> None:
-    save_weights(tmp_path, new_network(len(CLASSES), 1), lineage_of(tiny_dataset()))
+    save_weights(tmp_path, new_network(NET, len(CLASSES), 1), lineage_of(tiny_dataset()))
     torch.save({"conv1.weight": Payload(tmp_path / "ran")}, tmp_path / "cifar_net.pth")
     with pytest.raises(pickle.UnpicklingError):
-        load_network(tmp_path, CPU)
+        load_network(tmp_path, NET, CPU)
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("classes", [2, 10, 200])
 def test_the_head_has_a_logit_for_each_class(classes: int) -> None:
-    assert new_network(classes, seed=1)(some_inputs()).shape == (5, classes)
+    assert new_network(NET, classes, seed=1)(some_inputs()).shape == (5, classes)
 
 
 def test_first_weights_are_those_the_tutorial_starts_from_with_the_same_seed() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(5)
         tutorial = TutorialNet().state_dict()
-    ours = new_network(10, seed=5).state_dict()
+    ours = new_network(NET, 10, seed=5).state_dict()
     assert all(torch.equal(ours[name], tutorial[name]) for name in tutorial)
-    assert not torch.equal(ours["fc3.weight"], new_network(10, seed=6).state_dict()["fc3.weight"])
+    assert not torch.equal(ours["fc3.weight"], new_network(NET, 10, seed=6).state_dict()["fc3.weight"])
 
 
 # The same each time
@@ -182,7 +194,7 @@ def plain_loop(dataset: Dataset, own: Recipe, seed: int) -> dict[str, Tensor]:
     """The tutorial's training loop on images one by one through its transforms, in the order that the seed gives."""
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,) * 3, (0.5,) * 3)])
     images = [transform(image.transpose(1, 2, 0)) for image in dataset.train_images]
-    net = new_network(len(dataset.classes), seed)
+    net = new_network(NET, len(dataset.classes), seed)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(net.parameters(), lr=own.learning_rate, momentum=own.momentum)
     generator = torch.Generator().manual_seed(seed)
@@ -203,7 +215,7 @@ def test_weights_are_those_of_the_tutorials_loop_over_the_same_batches(tmp_path:
     dataset, own = tiny_dataset(train=30), recipe(batch_size=batch_size, learning_rate=0.01, epochs=3)
     trained(dataset, tmp_path / "weights", own, seed=4)
     ours, plain = torch.load(tmp_path / "weights" / "cifar_net.pth"), plain_loop(dataset, own, seed=4)
-    first = new_network(len(CLASSES), seed=4).state_dict()
+    first = new_network(NET, len(CLASSES), seed=4).state_dict()
     for name in plain:
         assert (plain[name] - first[name]).abs().max() > 1e-4  # else equal weights would say little
         torch.testing.assert_close(ours[name], plain[name], rtol=0, atol=1e-6)
@@ -250,9 +262,9 @@ def test_the_curve_counts_steps_over_all_epochs_and_agrees_with_what_was_said(tm
 
 def test_the_running_loss_is_the_mean_over_the_steps_since_the_point_before() -> None:
     dataset, own = tiny_dataset(train=10), recipe(epochs=1, learning_rate=1e-30)  # so small that nothing changes
-    network = new_network(len(CLASSES), 1)
-    said: list[str] = []
-    [point] = train(network, dataset, own, 1, CPU, said.append)
+    network = new_network(NET, len(CLASSES), 1)
+    trainer = Trainer(network, *training_images(dataset, 0, CPU), training(own))
+    [point] = trainer.run(Watch(lambda _: None))
     images = torch.stack([transforms.ToTensor()(image.transpose(1, 2, 0)) * 2 - 1 for image in dataset.train_images])
     order = torch.randperm(10, generator=torch.Generator().manual_seed(1))
     labels = torch.from_numpy(dataset.train_labels).long()

@@ -97,14 +97,20 @@ def test_predictions_columns_are_those_that_are_promised(tmp_path: Path) -> None
 
 
 def test_training_columns_are_those_that_are_promised() -> None:
-    table = training_table([TrainingPoint(2_000, 1, 2.18, 0.001), TrainingPoint(2_001, 1, 2.1, 0.001)])
+    table = training_table(
+        [TrainingPoint(2_000, 1, 2.18, 0.001, 0.17), TrainingPoint(2_001, 1, 2.1, 0.001, 0.25, 2.2, 0.2)]
+    )
     assert dict(zip(table.schema.names, map(str, table.schema.types), strict=True)) == {
         "step": "int32",
         "epoch": "int32",
         "running_loss": "double",
         "learning_rate": "double",
+        "running_accuracy": "double",
+        "validation_loss": "double",
+        "validation_accuracy": "double",
     }
-    assert table.to_pylist()[1] == {"step": 2_001, "epoch": 1, "running_loss": 2.1, "learning_rate": 0.001}
+    assert list(table.to_pylist()[0].values()) == [2_000, 1, 2.18, 0.001, 0.17, None, None]
+    assert list(table.to_pylist()[1].values()) == [2_001, 1, 2.1, 0.001, 0.25, 2.2, 0.2]
 
 
 # Predictions

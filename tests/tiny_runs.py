@@ -3,10 +3,16 @@
 from pathlib import Path
 
 from tasks.core.config import Normalization, Settings, StageName
-from tasks.core.device import choose_device
 from tasks.core.gate import judged
 from tasks.core.source import raw_stage
-from tasks.core.stages import dataset_stage, per_class_stage, predictions_stage, report_stage, weights_stage
+from tasks.core.stages import (
+    dataset_stage,
+    per_class_stage,
+    predictions_stage,
+    report_stage,
+    training_of,
+    weights_stage,
+)
 from tasks.core.store import open_store
 from tasks.core.store.artifact import Log, Stage
 from tasks.core.store.runs import RunRecord, recorded_run
@@ -18,7 +24,7 @@ def quiet(_: str) -> None:
 
 def tiny_run(store: Path | str, settings: Settings, log: Log = quiet) -> RunRecord:
     """One whole run of the pipeline, in this process."""
-    device = choose_device(settings.device)
+    training = training_of(settings)
     with recorded_run(open_store(store, log), settings.recorded(), {}, log) as run:
         found = run.record.artifacts
 
@@ -27,8 +33,9 @@ def tiny_run(store: Path | str, settings: Settings, log: Log = quiet) -> RunReco
 
         keep(raw_stage(settings.source, settings.sha256, run.store.downloads), "download")
         keep(dataset_stage(run.store, found["raw"], Normalization()), "normalize")
-        keep(weights_stage(run.store, found["dataset"], settings.resolved_recipe(), settings.seed, device), "train")
-        keep(predictions_stage(run.store, found["dataset"], found["weights"], device), "evaluate")
+        keep(weights_stage(run.store, found["dataset"], training), "train")
+        recipe, device = training.recipe, training.hardware.device
+        keep(predictions_stage(run.store, found["dataset"], found["weights"], recipe, device), "evaluate")
         keep(per_class_stage(run.store, found["predictions"]), "evaluate")
         with judged(run, settings.promote, settings.tolerance, log) as verdict:
             keep(report_stage(run.store, found, verdict, pinned=settings.sha256 is not None), "report")

@@ -7,13 +7,14 @@ no bytes, are not followed.
 
 import ast
 import hashlib
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = "tasks.core"
-NOT_FOLLOWED = {f"{PACKAGE}.{name}" for name in ("config", "errors", "files")}
+NOT_FOLLOWED = {f"{PACKAGE}.{name}" for name in ("config", "errors", "files", "recipes")}
 MODULE_BODY = "<module>"
 
 Symbol = tuple[str, str]
@@ -35,11 +36,26 @@ def code_digests(function: Callable[..., object]) -> dict[str, str]:
     return {f"{module.replace('.', '/')}.py: {name}": digest for (module, name), digest in sorted(digests.items())}
 
 
+def module_digests(package: str) -> dict[str, str]:
+    """`{"mine/network.py": "3fa9…"}` for every imported module of a package that is not ours."""
+    names = sorted(name for name in sys.modules if name == package or name.startswith(f"{package}."))
+    sources = {name: Path(file) for name in names if (file := getattr(sys.modules[name], "__file__", None))}
+    return {
+        f"{name.replace('.', '/')}.py": _short(canonical(_without_docstring(ast.parse(source.read_bytes()).body)))
+        for name, source in sources.items()
+        if source.suffix == ".py"
+    }
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 def _digest(module: "_Module", name: str, used: set[str]) -> str:
     """Of a symbol's own code, and of where the names come from that it imports."""
     code = [canonical(node) for node in module.definitions.get(name, [])]
     origins = [f"{word}={module.imports[word]}" for word in sorted(used & module.imports.keys())]
-    return hashlib.sha256("\n".join(code + origins).encode()).hexdigest()[:12]
+    return _short("\n".join(code + origins))
 
 
 def canonical(node: object) -> str:
@@ -150,7 +166,10 @@ def _defined_names(statement: ast.stmt) -> set[str]:
 
 @cache
 def _module_names() -> frozenset[str]:
-    return frozenset(f"{PACKAGE}.{path.stem}" for path in Path(__file__).parent.glob("*.py"))
+    """Every module whose code may change an artifact's bytes; the store never does."""
+    core = Path(__file__).parent
+    parts = [path.relative_to(core).with_suffix("").parts for path in core.rglob("*.py")]
+    return frozenset(".".join((PACKAGE, *part)) for part in parts if part[0] != "store" and part[-1] != "__init__")
 
 
 @cache

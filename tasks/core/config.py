@@ -3,38 +3,30 @@
 import os
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
 from tasks.core.errors import InputError
+from tasks.core.recipes import RECIPES, Recipe, RecipeName
 
 PROJECT = Path(__file__).resolve().parents[2]
 STORE_VARIABLE = "CIFAR_FLOW_STORE"
 CACHE_VARIABLE = "CIFAR_FLOW_CACHE"
 
-RecipeName = Literal["tutorial"]
 StageName = Literal["download", "normalize", "train", "evaluate", "report"]
 Promote = Literal["auto", "always", "never"]
-
-
-class Recipe(BaseModel):
-    """How to train: all that the weights depend on beside the dataset, the seed and the machine."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: RecipeName
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    momentum: float = Field(ge=0, lt=1)
-
-
-RECIPES: dict[RecipeName, Recipe] = {
-    # https://docs.pytorch.org/tutorials/beginner/blitz/cifar10_tutorial.html
-    "tutorial": Recipe(name="tutorial", epochs=2, batch_size=4, learning_rate=0.001, momentum=0.9),
-}
 
 
 class Normalization(BaseModel):
@@ -102,8 +94,8 @@ def _location(store: str) -> str:
     return _path(store)
 
 
-class Settings(BaseModel):
-    """What one run of the pipeline is asked to do."""
+class _RunSettings(BaseModel):
+    """The settings that a run has beside those of its recipe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -118,18 +110,22 @@ class Settings(BaseModel):
         description="Accept the archive only with this SHA-256 (64 lower-case hex digits).",
     )
     recipe: RecipeName = Field("tutorial", description="The training recipe.")
-    epochs: int | None = Field(
-        None, ge=1, le=500, description="Passes over the training images; the recipe's if unset."
+    seed: int = Field(
+        1, ge=0, lt=2**32, description="Fixes the first weights, the order of the images, and what else is drawn."
     )
-    batch_size: int | None = Field(
-        None, ge=1, le=10_000, description="Images in a training step; the recipe's if unset."
-    )
-    learning_rate: float | None = Field(None, gt=0, le=10, description="The step size of SGD; the recipe's if unset.")
-    seed: int = Field(1, ge=0, lt=2**32, description="Fixes the first weights and the order of the images.")
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
         description="auto, cpu, cuda, cuda:N or mps; auto takes CUDA, then MPS, then the CPU.",
+    )
+    devices: int = Field(
+        1, ge=1, le=1_024, description="How many devices of that kind train together, each on its share of a batch."
+    )
+    deterministic: bool = Field(
+        False, description="Train with algorithms alone that repeat themselves to the bit on a GPU too; slower there."
+    )
+    validation: int = Field(
+        0, ge=0, description="How many training images are held out to measure each epoch on; of each class its share."
     )
     store: Annotated[str, AfterValidator(_location)] | None = Field(
         None,
@@ -153,6 +149,24 @@ class Settings(BaseModel):
         None, description="What to use when the archive cannot be fetched; without it, that ends the run."
     )
 
+
+def _override(field: FieldInfo) -> tuple[Any, Any]:
+    """A recipe's field as an optional setting of a run."""
+    checked: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    return checked | None, Field(None, description=f"{(field.description or '').rstrip('.')}; the recipe's if unset.")
+
+
+OVERRIDES = {name: _override(field) for name, field in Recipe.model_fields.items() if name != "name"}
+
+if TYPE_CHECKING:
+    _WithOverrides = _RunSettings
+else:
+    _WithOverrides = create_model("_WithOverrides", __base__=_RunSettings, **OVERRIDES)
+
+
+class Settings(_WithOverrides):
+    """What one run of the pipeline is asked to do: its own settings, then those that override its recipe's."""
+
     @model_validator(mode="after")
     def _combinations(self) -> Self:
         shown = without_credentials(self.source)
@@ -162,15 +176,17 @@ class Settings(BaseModel):
             raise ValueError(f"source: expected cifar10, synthetic, an https:// URL or an archive, got {self.source!r}")
         if self.sha256 and self.source in ("cifar10", "synthetic"):
             raise ValueError(f"sha256 pins an archive of your own, but source is {self.source!r}; give one of the two")
+        batch_size = self.resolved_recipe().batch_size
+        if batch_size % self.devices:
+            raise ValueError(f"batch_size {batch_size} does not divide among devices {self.devices}; change one")
         if self.source.startswith("http://") and not self.sha256 and not is_loopback(self.source):
             raise ValueError(f"source {shown!r} is plain http and sha256 is unset; use https:// or give --sha256")
         return self
 
     def resolved_recipe(self) -> Recipe:
-        """The named recipe with this run's own epochs, batch size and learning rate in their places."""
-        own = {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate")}
-        named = RECIPES[self.recipe].model_dump()
-        return Recipe(**named | {name: value for name, value in own.items() if value is not None})
+        """The named recipe with this run's own values in their places."""
+        own = {name: value for name in OVERRIDES if (value := getattr(self, name)) is not None}
+        return Recipe.model_validate(RECIPES[self.recipe].model_dump() | own)
 
     def recorded(self) -> dict[str, JsonValue]:
         """The settings for a run's record, without the credentials that a URL may carry."""

@@ -82,7 +82,8 @@ def save_dataset(dataset: Dataset, folder: Path) -> None:
 def load_dataset(folder: Path) -> Dataset:
     """The dataset with its arrays mapped, not read: only what is touched takes memory."""
     description = Description.model_validate_json((folder / "dataset.json").read_text())
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+    # Copy on write: nobody writes, but torch takes no array without a copy that says it must not be written.
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in ARRAYS}
     return Dataset(description, **arrays)
 
 

@@ -4,6 +4,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,17 @@ import torch
 from tasks.core.errors import InputError
 
 TINY_BATCH = 4  # from 8 images on, threads and oneDNN pay
+OUT_OF_MEMORY = ("can't allocate memory", "MPS backend out of memory")  # which torch tells in no other way
+FAST_IN_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")  # a CPU without one of them computes it in float32's stead
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What computes: a device, how many of its kind, and whether only algorithms that repeat themselves may."""
+
+    device: torch.device
+    count: int = 1
+    deterministic: bool = False
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -32,6 +44,30 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
+def choose_hardware(wanted: str, count: int = 1, deterministic: bool = False) -> Hardware:
+    """The device asked for, and as many of its kind as asked for; a CPU counts as many times as is asked."""
+    device = choose_device(wanted)
+    here = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device.type, count)
+    first = device.index or 0
+    if first + count > here:
+        raise InputError(f"devices: expected at most {here - first} from {device} on, got {count}; give fewer")
+    return Hardware(device, count, deterministic)
+
+
+def is_fast_in_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "mps":
+        return False
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name) for name in FAST_IN_BFLOAT16)
+
+
+def precision_for(device: torch.device, wanted: str) -> torch.dtype:
+    """The type that convolutions and matrix products are computed in: `auto` takes bfloat16 where it is fast."""
+    return torch.bfloat16 if wanted == "auto" and is_fast_in_bfloat16(device) else torch.float32
+
+
 def describe_device(device: torch.device) -> str:
     """The device in words, for people."""
     if device.type == "cuda":
@@ -42,23 +78,53 @@ def describe_device(device: torch.device) -> str:
     return f"cpu ({processor}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores)"
 
 
+def describe_hardware(hardware: Hardware, precision: str) -> str:
+    """All that training computes with, in words, and why in that precision."""
+    device = hardware.device
+    many = f"{hardware.count} of " if hardware.count > 1 else ""
+    kind = {"cuda": "", "mps": "; there is no CUDA here"}.get(device.type, "; there is neither CUDA nor MPS here")
+    dtype = str(precision_for(device, precision)).removeprefix("torch.")
+    slow = "" if precision == "float32" or dtype == "bfloat16" else ", as bfloat16 is slow here"
+    return f"{many}{describe_device(device)}{kind}, in {dtype}{slow}"
+
+
 def threads(device: torch.device, batch_size: int) -> int:
     """How many threads share a sum: on a CPU their number changes the last bits of it."""
     return torch.get_num_threads() if device.type == "cpu" and batch_size > TINY_BATCH else 1
 
 
 @contextmanager
-def kernels_for(device: torch.device, batch_size: int) -> Iterator[None]:
-    """Have a CPU take tiny batches in one thread and without oneDNN, whose set-up costs more than they do."""
-    if device.type != "cpu" or batch_size > TINY_BATCH:
+def memory_errors(device: torch.device, batch_size: int) -> Iterator[None]:
+    """Turn a device's memory running out into one line with what to try."""
+    try:
         yield
-        return
+    except RuntimeError as error:
+        words = str(error)
+        if not isinstance(error, torch.OutOfMemoryError) and not any(sign in words for sign in OUT_OF_MEMORY):
+            raise
+        wanted = f"try --batch-size {batch_size // 2}" if batch_size > 1 else "try a smaller --model"
+        raise InputError(
+            f"device {device}: expected room for batches of {batch_size} images, got out of memory; {wanted}"
+        ) from error
+
+
+@contextmanager
+def kernels_for(hardware: Hardware, batch_size: int) -> Iterator[None]:
+    """Have a CPU take tiny batches in one thread and without oneDNN, whose set-up costs more than they do.
+
+    If asked for, only algorithms that repeat themselves are used; what has none is an error.
+    """
     kernels: Any = torch.backends.mkldnn  # typed as if its properties could not be set
-    usual = torch.get_num_threads(), kernels.enabled
-    torch.set_num_threads(1)
-    kernels.enabled = False
+    usual = torch.get_num_threads(), kernels.enabled, torch.are_deterministic_algorithms_enabled()
+    if hardware.device.type == "cpu" and batch_size <= TINY_BATCH:
+        torch.set_num_threads(1)
+        kernels.enabled = False
+    if hardware.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only so
+        torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
         torch.set_num_threads(usual[0])
         kernels.enabled = usual[1]
+        torch.use_deterministic_algorithms(usual[2])

@@ -8,9 +8,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pydantic import JsonValue
+from torch import nn
 
 from tasks.core.dataset import Dataset, expand
-from tasks.core.model import Net
+from tasks.core.recipes import Recipe
 from tasks.core.store.artifact import Log
 from tasks.core.tables import per_class_table, predictions_table, read_facts, read_table, write_table
 from tasks.core.weights import load_lineage, load_network
@@ -19,22 +20,34 @@ BATCH_SIZE = 1_000
 
 
 def predict_into(
-    folder: Path, dataset: Dataset, weights: Path, device: torch.device, inputs: Mapping[str, JsonValue]
+    folder: Path,
+    dataset: Dataset,
+    weights: Path,
+    recipe: Recipe,
+    device: torch.device,
+    inputs: Mapping[str, JsonValue],
 ) -> None:
     """Leave `predictions.parquet` in `folder`: the stored network's answer for every test image."""
     facts = {"artifact": "predictions", "inputs": dict(inputs), **load_lineage(weights).facts()}
-    probabilities = class_probabilities(load_network(weights, device), dataset, device)
+    network = load_network(weights, recipe.model, device)
+    probabilities = class_probabilities(network, dataset, device, flip=recipe.test_augmentation == "flip")
     table = predictions_table(dataset.test_labels, probabilities, dataset.classes)
     write_table(folder / "predictions.parquet", table, facts)
 
 
 @torch.inference_mode()
-def class_probabilities(network: Net, dataset: Dataset, device: torch.device) -> NDArray[np.float32]:
-    """Softmax of the logits, float32 [N, classes], for the test images in their order."""
+def class_probabilities(
+    network: nn.Module, dataset: Dataset, device: torch.device, *, flip: bool = False
+) -> NDArray[np.float32]:
+    """Softmax of the logits, float32 [N, classes], for the test images in their order.
+
+    With `flip` the logits are the mean of an image's and its mirror image's.
+    """
     batches = []
     for start in range(0, len(dataset.test_labels), BATCH_SIZE):
         images = torch.from_numpy(np.array(dataset.test_images[start : start + BATCH_SIZE])).to(device)
-        logits = network(expand(images, dataset.normalization))
+        inputs = expand(images, dataset.normalization)
+        logits = (network(inputs) + network(inputs.flip(3))) / 2 if flip else network(inputs)
         batches.append(logits.softmax(dim=1).cpu().numpy())
     return np.concatenate(batches)
 

@@ -4,11 +4,17 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tasks.core.acquisition import at_hand
 from tasks.core.config import Normalization, Settings, StageName
-from tasks.core.device import choose_device
 from tasks.core.gate import decide, situation_of
 from tasks.core.identity import read_identity
 from tasks.core.source import raw_stage
-from tasks.core.stages import dataset_stage, per_class_stage, predictions_stage, report_stage, weights_stage
+from tasks.core.stages import (
+    dataset_stage,
+    per_class_stage,
+    predictions_stage,
+    report_stage,
+    training_of,
+    weights_stage,
+)
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef, Log, Stage
 from tasks.core.tables import read_table
@@ -21,7 +27,7 @@ def explain(store: Store, settings: Settings, log: Log) -> Iterator[str]:
 
     Whether a version that is made again has its old bytes again cannot be known: what depends on that says so.
     """
-    device = choose_device(settings.device)
+    training = training_of(settings)
     found: dict[str, ArtifactRef] = {}
     uncertain: list[str] = []
 
@@ -45,8 +51,9 @@ def explain(store: Store, settings: Settings, log: Log) -> Iterator[str]:
     else:
         yield told(raw, "download")
     yield told(dataset_stage(store, found["raw"], Normalization()), "normalize")
-    yield told(weights_stage(store, found["dataset"], settings.resolved_recipe(), settings.seed, device), "train")
-    yield told(predictions_stage(store, found["dataset"], found["weights"], device), "evaluate")
+    yield told(weights_stage(store, found["dataset"], training), "train")
+    recipe, device = training.recipe, training.hardware.device
+    yield told(predictions_stage(store, found["dataset"], found["weights"], recipe, device), "evaluate")
     yield told(per_class_stage(store, found["predictions"]), "evaluate")
     if uncertain:
         yield "report: its verdict follows from what is made before it"

@@ -8,18 +8,31 @@ from pydantic import JsonValue
 
 from tasks.core import files, reporting
 from tasks.core.code_digest import code_digests
-from tasks.core.config import Normalization, Recipe
+from tasks.core.config import Normalization, Settings
 from tasks.core.dataset import load_dataset, normalize_into
-from tasks.core.device import describe_device, threads
-from tasks.core.environment import library_version
+from tasks.core.device import choose_hardware, describe_device, precision_for, threads
+from tasks.core.environment import library_version, who
 from tasks.core.evaluation import BATCH_SIZE, predict_into, summarize_into
 from tasks.core.gate import Verdict
+from tasks.core.lease import device_names, leased
+from tasks.core.networks import factory_of, model_code
+from tasks.core.recipes import Recipe
 from tasks.core.source import ARCHIVE
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef, Key, Log, Stage
 from tasks.core.tables import read_table
-from tasks.core.training import train_into
+from tasks.core.training.launch import train_into
+from tasks.core.training.trainer import Training
+from tasks.core.training.watch import ShowProgress, watching
 from tasks.core.weights import load_lineage
+
+
+def training_of(settings: Settings) -> Training:
+    """What settings ask to be trained, by a network and on hardware that are here; else InputError."""
+    hardware = choose_hardware(settings.device, settings.devices, settings.deterministic)
+    recipe = settings.resolved_recipe()
+    factory_of(recipe.model)
+    return Training(recipe, settings.seed, hardware, settings.validation)
 
 
 def dataset_stage(store: Store, raw: ArtifactRef, normalization: Normalization) -> Stage:
@@ -32,30 +45,55 @@ def dataset_stage(store: Store, raw: ArtifactRef, normalization: Normalization) 
     return Stage(_key("dataset", [raw], normalize_into, settings=settings), build, (raw,), task="normalize")
 
 
-def weights_stage(store: Store, dataset: ArtifactRef, recipe: Recipe, seed: int, device: torch.device) -> Stage:
+def weights_stage(
+    store: Store, dataset: ArtifactRef, training: Training, show_progress: ShowProgress | None = None
+) -> Stage:
     """Weights follow from the images, the recipe, the seed and the arithmetic of the device."""
+    recipe, hardware = training.recipe, training.hardware
 
     def build(folder: Path, log: Log) -> None:
-        train_into(folder, load_dataset(store.open(dataset)), recipe, seed, device, log)
+        holder = f"run {store.run} of {who()}"
+        devices = device_names(hardware.device, hardware.count)
+        with leased(devices, holder, log), watching(log, store.unfinished(key), show_progress) as watch:
+            train_into(folder, store.open(dataset), training, watch)
 
     key = _key(
         "weights",
         [dataset],
         train_into,
-        settings={"recipe": recipe.model_dump(mode="json"), "seed": seed},
-        environment={**_arithmetic(device, recipe.batch_size), **_versions("pyarrow", "safetensors")},
+        settings={
+            "recipe": recipe.model_dump(mode="json"),
+            "seed": training.seed,
+            "validation": training.validation,
+        },
+        code=model_code(recipe.model),
+        environment={
+            **_arithmetic(hardware.device, recipe.batch_size),
+            "precision": str(precision_for(hardware.device, recipe.precision)).removeprefix("torch."),
+            "devices": hardware.count,
+            "deterministic": hardware.deterministic,
+            **_versions("pyarrow", "safetensors"),
+        },
     )
-    return Stage(key, build, (dataset,), describe_device(device), "train")
+    return Stage(key, build, (dataset,), describe_device(hardware.device), "train")
 
 
-def predictions_stage(store: Store, dataset: ArtifactRef, weights: ArtifactRef, device: torch.device) -> Stage:
-    """Predictions follow from the weights and the images."""
+def predictions_stage(
+    store: Store, dataset: ArtifactRef, weights: ArtifactRef, recipe: Recipe, device: torch.device
+) -> Stage:
+    """Predictions follow from the weights, the network they are for, and the images."""
 
     def build(folder: Path, _: Log) -> None:
-        predict_into(folder, load_dataset(store.open(dataset)), store.open(weights), device, key.inputs)
+        predict_into(folder, load_dataset(store.open(dataset)), store.open(weights), recipe, device, key.inputs)
 
-    environment = {**_arithmetic(device, BATCH_SIZE), **_versions("pyarrow")}
-    key = _key("predictions", [dataset, weights], predict_into, environment=environment)
+    key = _key(
+        "predictions",
+        [dataset, weights],
+        predict_into,
+        settings={"model": recipe.model, "test_augmentation": recipe.test_augmentation},
+        code=model_code(recipe.model),
+        environment={**_arithmetic(device, BATCH_SIZE), **_versions("pyarrow")},
+    )
     return Stage(key, build, (dataset, weights), describe_device(device), "evaluate")
 
 
@@ -136,13 +174,14 @@ def _key(
     builder: Callable[..., object],
     *,
     settings: Mapping[str, JsonValue] | None = None,
+    code: Mapping[str, str] | None = None,
     environment: Mapping[str, JsonValue] | None = None,
 ) -> Key:
     return Key(
         name=name,
         inputs={ref.name: ref.sha256 for ref in inputs},
         settings=dict(settings or {}),
-        code=code_digests(builder),
+        code=code_digests(builder) | dict(code or {}),
         environment=dict(environment or {}),
     )
 
@@ -153,4 +192,4 @@ def _versions(*libraries: str) -> dict[str, JsonValue]:
 
 def _arithmetic(device: torch.device, batch_size: int) -> dict[str, JsonValue]:
     """What changes the last bits of a result."""
-    return {**_versions("torch"), "device": device.type, "threads": threads(device, batch_size)}
+    return {**_versions("torch", "torchvision"), "device": device.type, "threads": threads(device, batch_size)}

@@ -34,12 +34,18 @@ PER_CLASS_SCHEMA = pa.schema(
 
 
 class TrainingPoint(NamedTuple):
-    """The mean loss since the point before, after `step` steps in all."""
+    """What training came to since the point before, after `step` steps in all; accuracies are in [0, 1].
+
+    At the end of an epoch, if images are held out, what the network makes of them.
+    """
 
     step: int
     epoch: int
     running_loss: float
     learning_rate: float
+    running_accuracy: float
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
 
 
 def write_table(path: Path, table: pa.Table, facts: Mapping[str, JsonValue]) -> None:
@@ -60,10 +66,9 @@ def read_facts(path: Path) -> dict[str, JsonValue]:
 
 
 def training_table(curve: Sequence[TrainingPoint]) -> pa.Table:
-    columns = zip(*curve, strict=True)
-    types = (pa.int32(), pa.int32(), pa.float64(), pa.float64())
-    arrays = [pa.array(column, type_) for column, type_ in zip(columns, types, strict=True)]
-    return pa.table(arrays, names=list(TrainingPoint._fields))
+    whole = ("step", "epoch")
+    schema = pa.schema([(name, pa.int32() if name in whole else pa.float64()) for name in TrainingPoint._fields])
+    return pa.Table.from_pylist([point._asdict() for point in curve], schema=schema)
 
 
 def predictions_table(

@@ -8,9 +8,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from tasks.core.config import Recipe
+from tasks.core.errors import InputError
 from tasks.core.identity import Identity
-from tasks.core.model import Net
+from tasks.core.networks import empty_network
+from tasks.core.recipes import Recipe
 
 
 class Lineage(BaseModel):
@@ -30,7 +31,8 @@ class Lineage(BaseModel):
 
 
 def save_weights(folder: Path, network: nn.Module, lineage: Lineage) -> None:
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    # Cloned, as tensors that share a buffer would be written with all of it.
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     torch.save(state, folder / "cifar_net.pth")
     save_file(state, folder / "weights.safetensors", metadata={"cifar_flow": lineage.model_dump_json()})
 
@@ -40,8 +42,11 @@ def load_lineage(folder: Path) -> Lineage:
         return Lineage.model_validate_json(file.metadata()["cifar_flow"])
 
 
-def load_network(folder: Path, device: torch.device) -> Net:
-    """The trained network, ready for inference."""
-    network = Net(len(load_lineage(folder).classes))
+def load_network(folder: Path, model: str, device: torch.device) -> nn.Module:
+    """The trained network, ready for inference; `model` is named by the caller, as data may not choose code."""
+    lineage = load_lineage(folder)
+    if lineage.recipe.model != model:
+        raise InputError(f"weights: expected those of model {model}, got those of {lineage.recipe.model}; give --model")
+    network = empty_network(model, len(lineage.classes))
     network.load_state_dict(torch.load(folder / "cifar_net.pth", map_location=device, weights_only=True))
     return network.to(device).eval()

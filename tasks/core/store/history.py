@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from tasks.core.errors import InputError
+from tasks.core.recipes import Recipe
 from tasks.core.statistics import wilson_interval
 from tasks.core.store.artifact import ArtifactRef
 from tasks.core.store.current import LogEntry, in_good_standing, read_log, rolled_back
@@ -14,7 +15,8 @@ from tasks.core.store.runs import RunRecord, Status, read_record, read_records, 
 from tasks.core.store.versions import Store
 
 Standing = Literal["current", "promoted", "rolled back", "refused"]
-SETTINGS = ("epochs", "batch_size", "learning_rate", "seed")
+SETTINGS = (*(name for name in Recipe.model_fields if name != "name"), "validation", "devices", "seed")
+UNSAID = {("validation", 0), ("devices", 1)}
 MOST_NAMED = 3
 
 
@@ -120,5 +122,6 @@ def _row(record: RunRecord, standing: Standing | None) -> HistoryRow:
 
 def recipe_in_words(settings: Mapping[str, JsonValue]) -> str:
     """The recipe with what was set otherwise: `tutorial, epochs 3, seed 1`."""
-    own = [f"{name.replace('_', ' ')} {settings[name]}" for name in SETTINGS if settings.get(name) is not None]
+    found = [(name, value) for name in SETTINGS if (value := settings.get(name)) is not None]
+    own = [f"{name.replace('_', ' ')} {value}" for name, value in found if (name, value) not in UNSAID]
     return ", ".join([str(settings.get("recipe", "")), *own])

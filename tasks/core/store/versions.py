@@ -38,6 +38,7 @@ from tasks.core.store.storage import MANIFEST, QUARANTINE, Storage
 FORMAT = 1
 DESCRIPTION = "store.json"
 RUNS = "runs"
+UNFINISHED_KEPT_S = 30 * 24 * 3600
 VERSION = re.compile("[0-9a-f]{12}")  # whatever else lies in a store is somebody's own
 
 
@@ -61,6 +62,10 @@ class Store:
         """Where unfinished downloads wait for the next try."""
         return self.storage.local / "downloads"
 
+    def unfinished(self, key: Key) -> Path:
+        """Where what makes a version keeps its unfinished work, for the next try after a kill; on this machine only."""
+        return self.storage.local / "unfinished" / f"{key.name}-{key.version}"
+
     def for_run(self, run: str) -> "Store":
         return replace(self, run=run)
 
@@ -76,6 +81,7 @@ class Store:
             log(f"{stage.task or key.name} {reason}")
             with files.disk_errors(self.storage.local.parent):
                 made, seconds = self._make(stage, newest, to_heal=newest if damage else None, log=log)
+            shutil.rmtree(self.unfinished(key), ignore_errors=True)
             return Outcome(made.ref, False, f"made {made.ref} in {seconds:.1f} s")
 
     def why(self, stage: Stage, newest: Manifest | None, damage: str | None, *, refresh: bool) -> str | None:
@@ -272,11 +278,20 @@ def open_unsettled(location: Path | str, *, must_exist: bool = False) -> Store:
             for leftover in sorted((storage.local / "staging").glob("*")):
                 with suppress(Timeout), FileLock(store.lock_path(leftover.name)).acquire(timeout=0):
                     shutil.rmtree(leftover, ignore_errors=True)
+            for given_up in _untouched(storage.local / "unfinished"):
+                with suppress(Timeout), FileLock(store.lock_path(given_up.name)).acquire(timeout=0):
+                    shutil.rmtree(given_up, ignore_errors=True)
     except OSError as error:
         raise InputError(
             f"store {location}: cannot be written ({error.strerror}); give another one by --store"
         ) from None
     return store
+
+
+def _untouched(unfinished: Path) -> list[Path]:
+    """Unfinished work that nobody went on with for weeks."""
+    limit = time.time() - UNFINISHED_KEPT_S
+    return [folder for folder in unfinished.glob("*") if folder.stat().st_mtime < limit]
 
 
 def _describe(storage: Storage) -> None:

@@ -1,0 +1,71 @@
+"""Networks by the name that a recipe gives them, `package.module:factory`: ours, and one's own."""
+
+import sys
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tasks.core.code_digest import PACKAGE, code_digests, module_digests
+from tasks.core.errors import InputError
+
+Factory = Callable[[int], nn.Module]
+
+
+def new_network(model: str, classes: int, seed: int) -> nn.Module:
+    """A network with first weights that follow from the seed alone; the caller's random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return empty_network(model, classes)
+
+
+def empty_network(model: str, classes: int) -> nn.Module:
+    """A network for [N, 3, 32, 32] normalized images that gives logits [N, classes]; InputError if it does not."""
+    factory = factory_of(model)
+    try:
+        network = factory(classes)
+    except TypeError as error:
+        raise InputError(f"model {model}: expected a factory that takes the number of classes, got: {error}") from None
+    if not isinstance(network, nn.Module):
+        raise InputError(f"model {model}: expected it to make a torch.nn.Module, got {type(network).__name__}")
+    _check_logits(model, network, classes)
+    return network
+
+
+def _check_logits(model: str, network: nn.Module, classes: int) -> None:
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            shape = tuple(network.eval()(torch.zeros(2, 3, 32, 32)).shape)
+    except (RuntimeError, TypeError, ValueError) as error:
+        words = str(error).partition("\n")[0]
+        raise InputError(f"model {model}: expected it to take images [N, 3, 32, 32], got: {words}") from None
+    finally:
+        network.train(was_training)
+    if shape != (2, classes):
+        raise InputError(f"model {model}: expected logits {[2, classes]} for 2 images, got {list(shape)}")
+
+
+@cache
+def factory_of(model: str) -> Factory:
+    """The factory that a name means, imported from where Python finds it or from the current folder."""
+    module, _, name = model.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        factory: Factory = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"model {model}: expected package.module:factory, got: {error}; see --help") from None
+    return factory
+
+
+def model_code(model: str) -> dict[str, str]:
+    """The digests of a network's code: ours symbol by symbol, one's own package file by file."""
+    factory = factory_of(model)
+    if factory.__module__.startswith(f"{PACKAGE}."):
+        return code_digests(factory)
+    return module_digests(factory.__module__.partition(".")[0])

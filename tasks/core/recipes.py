@@ -1,0 +1,76 @@
+"""Recipes: how to train, as data."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+RecipeName = Literal["tutorial", "resnet18"]
+
+
+class Recipe(BaseModel):
+    """How to train: all that the weights depend on beside the dataset, the seed and the machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: RecipeName
+    model: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+            description="The network, as package.module:factory; the factory takes the number of classes.",
+        ),
+    ]
+    optimizer: Annotated[Literal["sgd"], Field(description="What updates the weights.")] = "sgd"
+    epochs: Annotated[int, Field(ge=1, le=500, description="Passes over the training images.")]
+    batch_size: Annotated[int, Field(ge=1, le=10_000, description="Images in a training step, over all devices.")]
+    learning_rate: Annotated[float, Field(gt=0, le=10, description="The optimizer's largest step size.")]
+    momentum: Annotated[float, Field(ge=0, lt=1, description="How much of its last direction the optimizer keeps.")]
+    nesterov: Annotated[bool, Field(description="Whether momentum looks ahead.")] = False
+    weight_decay: Annotated[float, Field(ge=0, le=1, description="How strongly weights are drawn to zero.")] = 0.0
+    schedule: Annotated[
+        Literal["constant", "one-cycle"],
+        Field(description="The learning rate over time: constant, or up in the first fifth and then down to zero."),
+    ] = "constant"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1, description="The share of certainty taken off a label.")] = 0.0
+    flip: Annotated[
+        Literal["none", "random", "alternating"],
+        Field(description="Whether images are mirrored at random, or each one in every other epoch."),
+    ] = "none"
+    shift: Annotated[int, Field(ge=0, le=16, description="By how many pixels at most images are shifted.")] = 0
+    precision: Annotated[
+        Literal["float32", "auto"],
+        Field(description="float32, or auto: bfloat16 where the device is fast in it."),
+    ] = "float32"
+    test_augmentation: Annotated[
+        Literal["none", "flip"],
+        Field(description="Whether the mirrored test image is asked as well, and the answers averaged."),
+    ] = "none"
+
+
+RECIPES: dict[RecipeName, Recipe] = {
+    # https://docs.pytorch.org/tutorials/beginner/blitz/cifar10_tutorial.html
+    "tutorial": Recipe(
+        name="tutorial",
+        model="tasks.core.model:Net",
+        epochs=2,
+        batch_size=4,
+        learning_rate=0.001,
+        momentum=0.9,
+    ),
+    # The usual baseline, after https://github.com/kuangliu/pytorch-cifar.
+    "resnet18": Recipe(
+        name="resnet18",
+        model="tasks.core.resnet:resnet18",
+        epochs=60,
+        batch_size=256,
+        learning_rate=0.2,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+        schedule="one-cycle",
+        label_smoothing=0.1,
+        flip="random",
+        shift=4,
+        precision="auto",
+    ),
+}

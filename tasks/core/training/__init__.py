@@ -1,0 +1,1 @@
+"""Training: from images in memory to weights, resumable to the bit."""

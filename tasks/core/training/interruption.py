@@ -1,0 +1,51 @@
+"""Ctrl-C and a worker's cancel: noted at once, and acted on when nothing is half done."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+
+@dataclass
+class Interruption:
+    """A signal to stop that came meanwhile, if one did."""
+
+    signal_number: int | None = None
+    handlers: dict[int, Any] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> bool:
+        return self.signal_number is not None
+
+    def note(self, number: int, _: FrameType | None) -> None:
+        """Remember the first signal; a second one takes effect as if nobody had waited."""
+        if self.signal_number is not None:
+            self.act()
+        self.signal_number = number
+
+    def act(self) -> None:
+        """Let the signal that came take its usual effect."""
+        self.restore()
+        if self.signal_number is not None:
+            signal.raise_signal(self.signal_number)
+
+    def restore(self) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.handlers = {}
+
+
+@contextmanager
+def deferred_interruption() -> Iterator[Interruption]:
+    """Hold SIGINT and SIGTERM back for this block; outside the main thread, which alone gets them, do nothing."""
+    interruption = Interruption()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            interruption.handlers[number] = signal.signal(number, interruption.note)
+    try:
+        yield interruption
+    finally:
+        interruption.restore()

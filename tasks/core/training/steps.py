@@ -1,0 +1,89 @@
+"""How training steps are taken: by autograd for any network, written out for the tutorial's."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from tasks.core.device import TINY_BATCH, precision_for
+from tasks.core.model import Net
+from tasks.core.recipes import Recipe
+from tasks.core.training.workers import Workers
+from tasks.core.training.written_out import WrittenOut
+
+SetRate = Callable[[int], None]
+
+
+class Steps(Protocol):
+    """Takes one step for each batch of a stretch of images."""
+
+    def take(self, inputs_nchw: Tensor, targets: Tensor, first_step: int) -> Tensor:
+        """The loss of each step and how many of its images were right, float32 [steps, 2] on the device."""
+
+
+class AutogradSteps:
+    """Forward, backward and the optimizer, batch by batch; `set_rate` is told each step, counted from 0."""
+
+    def __init__(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, set_rate: SetRate, workers: Workers
+    ) -> None:
+        self._network, self._optimizer = workers.joined(network), optimizer
+        self._recipe, self._set_rate, self._workers = recipe, set_rate, workers
+
+    def take(self, inputs_nchw: Tensor, targets: Tensor, first_step: int) -> Tensor:
+        size = self._recipe.batch_size
+        results = []
+        for step, (batch, labels) in enumerate(
+            zip(inputs_nchw.split(size), targets.split(size), strict=True), start=first_step
+        ):
+            self._set_rate(step)
+            results.append(self._step(self._workers.share(batch), self._workers.share(labels), len(batch)))
+        return self._workers.total(torch.stack(results))
+
+    def _step(self, batch: Tensor, labels: Tensor, images: int) -> Tensor:
+        """One step on this process's share of `images`; its part of the batch's mean loss and of its hits."""
+        self._optimizer.zero_grad()
+        dtype = precision_for(batch.device, self._recipe.precision)
+        with torch.autocast(batch.device.type, dtype, enabled=dtype != torch.float32):
+            logits = self._network(batch)
+        logits = logits.float()
+        part = cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing, reduction="sum") / images
+        (part * self._workers.count).backward()  # gradients are averaged over the processes
+        self._optimizer.step()
+        with torch.no_grad():
+            hits = (logits.argmax(dim=1) == labels).sum()
+            return torch.stack([part.detach(), hits.float()])
+
+
+class WrittenOutSteps:
+    """The tutorial's steps without autograd, some two times as fast; its learning rate is the same in each."""
+
+    def __init__(self, written_out: WrittenOut, set_rate: SetRate) -> None:
+        self._written_out, self._set_rate = written_out, set_rate
+
+    def take(self, inputs_nchw: Tensor, targets: Tensor, first_step: int) -> Tensor:
+        self._set_rate(first_step)
+        return self._written_out.train_stretch(inputs_nchw, targets)
+
+
+def steps_for(
+    network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, set_rate: SetRate, workers: Workers
+) -> Steps:
+    """The quickest way to take a recipe's steps with a network where it is."""
+    if (
+        isinstance(network, Net)
+        and isinstance(optimizer, torch.optim.SGD)
+        and recipe.batch_size <= TINY_BATCH
+        and workers.count == 1
+        and _is_plain(recipe, next(network.parameters()).device)
+    ):
+        return WrittenOutSteps(WrittenOut(network, optimizer, recipe.batch_size), set_rate)
+    return AutogradSteps(network, optimizer, recipe, set_rate, workers)
+
+
+def _is_plain(recipe: Recipe, device: torch.device) -> bool:
+    """Whether a step is all that is written out: float32 on a CPU, cross-entropy, SGD with momentum."""
+    extras = recipe.nesterov or recipe.weight_decay or recipe.label_smoothing or recipe.schedule != "constant"
+    return device.type == "cpu" and precision_for(device, recipe.precision) == torch.float32 and not extras

@@ -1,0 +1,242 @@
+"""Training in several processes, each with a device and a share of every batch.
+
+torchrun's elastic launch starts and ends them; what they say comes over a line that each has of its own.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from threading import Thread
+
+import torch
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from tasks.core.dataset import load_dataset
+from tasks.core.errors import WorldError
+from tasks.core.training.checkpoint import Checkpoint
+from tasks.core.training.lifeline import Begun, Ended, Lifeline, Line, in_words
+from tasks.core.training.part import train_part
+from tasks.core.training.trainer import Training
+from tasks.core.training.watch import Progress, Watch
+from tasks.core.training.workers import Workers
+
+# A process of its own program, unlike a spawned one, does not run the starting process's main module again.
+WORKER = "import sys; address, *sys.path = sys.argv[1:]; from tasks.core.training.lifeline import work; work(address)"
+POLL_S = 0.1
+GO_ON = "run the same command again to go on from the last checkpoint"
+
+
+def train_together(folder: Path, dataset: Path, training: Training, watch: Watch) -> None:
+    """Train in a process for each device; the first one's lines and progress go to `watch`.
+
+    A signal that `watch` holds back is passed on, and takes its usual effect when all have stopped. A worker that dies
+    ends the others, and is a WorldError.
+    """
+    shows, unfinished = watch.show is not None, watch.checkpoint.folder if watch.checkpoint else None
+    part = Part(folder, dataset, training, unfinished, shows, torch.get_num_threads())
+    with tempfile.TemporaryDirectory(prefix="cifar-flow-") as private, socket.socket(socket.AF_UNIX) as server:
+        address = f"{private}/workers"  # in a folder that is closed to other users
+        server.bind(address)
+        server.listen(training.hardware.count)
+        launch = _Launch(training.hardware.count, address)
+        crew = _Crew(part, watch, server)
+        launch.start()
+        try:
+            crew.follow(launch)
+        finally:
+            crew.let_go()
+            launch.join()
+    if watch.interruption.asked:
+        watch.interruption.act()
+    _refuse_failure(launch, crew, watch)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What each worker is sent to do."""
+
+    folder: Path
+    dataset: Path
+    training: Training
+    unfinished: Path | None
+    shows: bool
+    threads: int
+
+    def __call__(self, line: Lifeline) -> None:
+        hardware, leads = self.training.hardware, line.rank == 0
+        torch.set_num_threads(max(1, self.threads // hardware.count))
+        device = _join(hardware.device, line.rank)
+        line.begin()
+        watch = Watch(
+            log=line.send if leads else lambda _: None,
+            show=line.send if leads and self.shows else None,
+            checkpoint=Checkpoint(self.unfinished) if self.unfinished else None,
+            interruption=line.asked,
+        )
+        training = replace(self.training, hardware=replace(hardware, device=device))
+        train_part(self.folder, load_dataset(self.dataset), training, watch, Workers(line.rank, hardware.count))
+
+
+def _join(first: torch.device, rank: int) -> torch.device:
+    """Wait until all processes are there; the device of this one."""
+    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    for library in ("GLOO", "NCCL"):
+        os.environ.setdefault(f"{library}_SOCKET_IFNAME", loopback)  # others need not hear of it
+    if first.type != "cuda":
+        dist.init_process_group("gloo")
+        return first
+    device = torch.device("cuda", (first.index or 0) + rank)
+    torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
+    return device
+
+
+@dataclass
+class _Crew:
+    """The workers, as they are heard of."""
+
+    part: Part
+    watch: Watch
+    server: socket.socket
+    lines: list[Line] = field(default_factory=list)
+    begun: int = 0
+    ended: list[Ended] = field(default_factory=list)
+    broken: bool = False
+
+    def follow(self, launch: "_Launch") -> None:
+        """Pass on what comes, both ways, until all have ended, or one in a way that the others cannot go on from."""
+        told = False
+        while launch.is_alive() and not self._is_over():
+            for ready in wait([self.server, *self.lines], POLL_S):
+                if isinstance(ready, Connection):
+                    self._hear(ready)
+                else:
+                    self._admit()
+            if self.watch.interruption.asked and not told:
+                if self.begun < launch.count:
+                    return  # nothing is trained yet
+                self._pass_on(self.watch.interruption.signal_number)
+                told = True
+
+    def _is_over(self) -> bool:
+        failed = self.broken or any(each.error for each in self.ended)
+        return failed or len(self.ended) == self.part.training.hardware.count
+
+    def _admit(self) -> None:
+        line: Line = Connection(self.server.accept()[0].detach())
+        self.lines.append(line)
+        self._send(line, self.part)
+
+    def _hear(self, line: Line) -> None:
+        try:
+            word = line.recv()
+        except (EOFError, OSError):
+            self.lines.remove(line)
+            line.close()
+            self.broken = True
+            return
+        match word:
+            case Begun():
+                self.begun += 1
+            case str():
+                self.watch.log(word)
+            case Progress() if self.watch.show:
+                self.watch.show(word)
+            case Ended():
+                self.ended.append(word)
+
+    def _pass_on(self, number: int | None) -> None:
+        for line in self.lines:
+            self._send(line, number)
+
+    def _send(self, line: Line, word: object) -> None:
+        try:
+            line.send(word)
+        except OSError:  # it is dead, which is heard of next
+            return
+
+    def let_go(self) -> None:
+        """Have all workers leave, whatever they are doing."""
+        self.server.close()
+        for line in self.lines:
+            line.close()
+
+
+class _Launch(Thread):
+    """Elastic's launch, beside the main thread: there it would take the signals over."""
+
+    def __init__(self, count: int, address: str) -> None:
+        super().__init__(name="launch", daemon=True)
+        self.count, self._address = count, address
+        self.exit_codes: dict[int, int] = {}  # of those that failed, in that order
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=self.count,
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="127.0.0.1:0",
+            local_addr="127.0.0.1",
+            max_restarts=0,
+            monitor_interval=POLL_S,
+            logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+        )
+        try:
+            with _quiet():
+                elastic_launch(config, sys.executable)("-c", WORKER, self._address, *sys.path)
+        except ChildFailedError as error:
+            self.exit_codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        except Exception as error:  # noqa: BLE001 - it is raised in the thread that waits
+            self.error = error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep elastic's log to itself: all that matters of it is said in our words."""
+    logger = logging.getLogger("torch.distributed.elastic")
+    usual, nowhere = logger.propagate, logging.NullHandler()
+    logger.propagate = False
+    logger.addHandler(nowhere)
+    try:
+        yield
+    finally:
+        logger.removeHandler(nowhere)
+        logger.propagate = usual
+
+
+def _refuse_failure(launch: _Launch, crew: _Crew, watch: Watch) -> None:
+    """Raise what broke first, which others may have been broken by: elastic ends them by SIGTERM."""
+    for rank, code in launch.exit_codes.items():
+        if code < 0 and code != -signal.SIGTERM:
+            raise _death(rank, code, launch.count)
+    for ended in crew.ended:
+        if ended.error:
+            if ended.traceback:
+                watch.log(ended.traceback)
+            raise ended.error
+    if launch.error:
+        raise launch.error
+    for rank, code in launch.exit_codes.items():
+        raise _death(rank, code, launch.count)
+    if any(ended.stopped for ended in crew.ended):
+        raise WorldError(f"training: its workers were told to stop; {GO_ON}")
+
+
+def _death(rank: int, code: int, count: int) -> WorldError:
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return WorldError(f"training: {in_words(rank, count)} {how}; {GO_ON}")

@@ -1,0 +1,186 @@
+"""The training loop: the tutorial's, for any recipe, from memory, resumable to the bit.
+
+All that is drawn follows from the seed and the epoch, so where training stands is told by weights, optimizer, torch's
+own random state, a place in an epoch, and the results of the steps since the last point of the curve.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import ceil, isfinite
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tasks.core.dataset import expand
+from tasks.core.device import Hardware, memory_errors
+from tasks.core.errors import InputError
+from tasks.core.recipes import Recipe
+from tasks.core.tables import TrainingPoint
+from tasks.core.training.augmentation import augment
+from tasks.core.training.images import Images, measured
+from tasks.core.training.optimization import new_optimizer, set_rate
+from tasks.core.training.steps import Steps, steps_for
+from tasks.core.training.watch import Progress, Watch
+from tasks.core.training.workers import ALONE, Workers
+
+IMAGES_PER_POINT = 8_000  # 2,000 of the tutorial's batches of 4
+IMAGES_PER_STRETCH = 256  # after which checkpoints, interruptions and progress have their turn
+IMAGES_TO_PREPARE = 5_000
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is to be trained: all that weights follow from beside the images."""
+
+    recipe: Recipe
+    seed: int
+    hardware: Hardware
+    validation: int = 0
+
+
+@dataclass
+class Place:
+    """Where training stands: `images` of an epoch are done; `latest` holds loss and hits of each step [n, 2]
+    since the last point.
+    """
+
+    epoch: int = 1
+    images: int = 0
+    step: int = 0
+    latest: list[Tensor] = field(default_factory=list)
+    curve: list[TrainingPoint] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains a network in place; the curve has a point for each 8,000 images and for each epoch's end."""
+
+    def __init__(
+        self, network: nn.Module, images: Images, held_out: Images, training: Training, workers: Workers = ALONE
+    ) -> None:
+        self.network, self.images, self.held_out = network, images, held_out
+        self.recipe, self.seed, self.device = training.recipe, training.seed, training.hardware.device
+        self.workers = workers
+        self.optimizer = new_optimizer(network, self.recipe)
+        self.steps_an_epoch = ceil(len(images) / self.recipe.batch_size)
+        self.place = Place()
+        self.recent = torch.zeros(0, 2), 0  # the results of the latest stretch, and its images
+
+    def run(self, watch: Watch) -> list[TrainingPoint]:
+        """Take every step that is left."""
+        if state := watch.saved_state(self.device):
+            self.restore(state)
+            watch.log(f"training goes on from {self.place_in_words()}, where it was interrupted")
+        elif prepare := getattr(self.network, "prepare", None):
+            prepare(self.images.inputs(0, IMAGES_TO_PREPARE))
+        steps = steps_for(self.network, self.optimizer, self.recipe, self._set_rate, self.workers)
+        with memory_errors(self.device, self.recipe.batch_size):
+            for order in self._orders():
+                self._epoch(order, steps, watch)
+                self.place.epoch, self.place.images = self.place.epoch + 1, 0
+        return self.place.curve
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs to go on as if nothing had happened."""
+        place = self.place
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "place": (place.epoch, place.images, place.step),
+            "latest": torch.cat([torch.zeros(0, 2, device=self.device), *place.latest]),
+            "curve": [tuple(point) for point in place.curve],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"].cpu())
+        if state["cuda_random"] is not None:
+            torch.cuda.set_rng_state(state["cuda_random"].cpu(), self.device)
+        epoch, images, step = state["place"]
+        curve = [TrainingPoint(*point) for point in state["curve"]]
+        self.place = Place(epoch, images, step, [state["latest"]], curve)
+
+    def place_in_words(self) -> str:
+        return f"epoch {self.place.epoch}, step {self.step_of_epoch:,} of {self.steps_an_epoch:,}"
+
+    @property
+    def step_of_epoch(self) -> int:
+        return self.place.step - (self.place.epoch - 1) * self.steps_an_epoch
+
+    def _orders(self) -> Iterator[Tensor]:
+        """The order of the images in each epoch that is left."""
+        generator = torch.Generator().manual_seed(self.seed)
+        for epoch in range(1, self.recipe.epochs + 1):
+            order = torch.randperm(len(self.images), generator=generator)
+            if epoch >= self.place.epoch:
+                yield order
+
+    def _epoch(self, order: Tensor, steps: Steps, watch: Watch) -> None:
+        place, size = self.place, self.recipe.batch_size
+        stretch, to_point = (max(1, images // size) * size for images in (IMAGES_PER_STRETCH, IMAGES_PER_POINT))
+        self.network.train()
+        while place.images < len(order):
+            start, next_point = place.images, min((place.images // to_point + 1) * to_point, len(order))
+            stop = min(start + stretch, next_point)
+            self.recent = self._stretch(order[start:stop], steps), stop - start
+            place.latest.append(self.recent[0])
+            place.images, place.step = stop, place.step + ceil((stop - start) / size)
+            if stop == next_point:
+                self._add_point(watch, since=stop - (stop - 1) // to_point * to_point)
+            self._pause(watch, at_epochs_end=stop == len(order))
+
+    def _stretch(self, order: Tensor, steps: Steps) -> Tensor:
+        """Train on images, given by their places in the training set."""
+        self.workers.draw_apart(self.seed, self.place.step)
+        chosen = order.to(self.device)
+        augmented = augment(self.images.images[chosen], chosen, self.place.epoch, self.recipe, self.seed)
+        return steps.take(expand(augmented, self.images.normalization), self.images.labels[chosen], self.place.step)
+
+    def _pause(self, watch: Watch, *, at_epochs_end: bool) -> None:
+        """Let what goes on beside training have its turn."""
+        stop = self.workers.any(watch.interruption.asked)
+        if self.workers.leads:
+            watch.keep(self.state, at_epochs_end=at_epochs_end, now=stop)
+            watch.show_progress(self._progress)
+        if stop:
+            watch.log(f"training stops at {self.place_in_words()}; run the same command again to go on from there")
+            watch.interruption.act()
+
+    def _progress(self) -> Progress:
+        place, (results, images) = self.place, self.recent
+        validated = [p.validation_accuracy for p in place.curve if p.validation_accuracy is not None]
+        return Progress(
+            images_done=(place.epoch - 1) * len(self.images) + place.images,
+            images_in_all=self.recipe.epochs * len(self.images),
+            loss=results[:, 0].mean().item(),
+            accuracy=results[:, 1].sum().item() / images,
+            validation_accuracy=validated[-1] if validated else None,
+        )
+
+    def _add_point(self, watch: Watch, since: int) -> None:
+        """End the steps since the last point, on `since` images, with one on the curve."""
+        place = self.place
+        results = torch.cat(place.latest).double()
+        loss, accuracy = results[:, 0].mean().item(), results[:, 1].sum().item() / since
+        self._refuse_divergence(loss)
+        at_epochs_end = place.images == len(self.images)
+        found = measured(self.network, self.held_out) if at_epochs_end and len(self.held_out) else None
+        said = f"[{place.epoch}, {self.step_of_epoch:5d}] loss: {loss:.3f}"
+        watch.log(f"{said}, held out: {found.loss:.3f}, {found.accuracy:.1%} right" if found else said)
+        rate = self.optimizer.param_groups[0]["lr"]
+        measures = (found.loss, found.accuracy) if found else (None, None)
+        place.curve.append(TrainingPoint(place.step, place.epoch, loss, rate, accuracy, *measures))
+        place.latest = []
+
+    def _refuse_divergence(self, loss: float) -> None:
+        if not isfinite(loss):
+            raise InputError(
+                f"training: expected a finite loss, got {loss} by step {self.step_of_epoch} of epoch "
+                f"{self.place.epoch}; give a learning rate below {self.recipe.learning_rate}"
+            )
+
+    def _set_rate(self, step: int) -> None:
+        set_rate(self.optimizer, self.recipe, step, self.recipe.epochs * self.steps_an_epoch)

@@ -1,0 +1,74 @@
+"""What goes on beside training: lines in the log, progress, checkpoints, and the wish to stop."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tasks.core.store.artifact import Log
+from tasks.core.training.checkpoint import Checkpoint, DamagedCheckpoint
+from tasks.core.training.interruption import Interruption, deferred_interruption
+
+CHECKPOINT_EVERY_S = 8.0
+FRESH_S = 1.0  # an epoch that ends so soon after a checkpoint writes none
+PROGRESS_EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training is; loss and accuracy (in [0, 1]) are of the latest steps."""
+
+    images_done: int
+    images_in_all: int
+    loss: float
+    accuracy: float
+    validation_accuracy: float | None
+
+
+ShowProgress = Callable[[Progress], None]
+
+
+@dataclass
+class Watch:
+    """Has its turn after every stretch of steps."""
+
+    log: Log
+    show: ShowProgress | None = None
+    checkpoint: Checkpoint | None = None
+    interruption: Interruption = field(default_factory=Interruption)
+    _saved_at: float = field(default_factory=time.monotonic)
+    _shown_at: float = 0.0
+
+    def saved_state(self, device: torch.device) -> dict[str, Any] | None:
+        """Where an earlier process left off, if it did and its checkpoint is whole."""
+        if self.checkpoint is None:
+            return None
+        try:
+            return self.checkpoint.load(device)
+        except DamagedCheckpoint as error:
+            self.log(f"{error}; training starts from the beginning")
+            return None
+
+    def show_progress(self, progress: Callable[[], Progress]) -> None:
+        """Show how far it is, unless that was shown a moment ago: asking stops a GPU."""
+        if self.show and time.monotonic() - self._shown_at > PROGRESS_EVERY_S:
+            self.show(progress())
+            self._shown_at = time.monotonic()
+
+    def keep(self, state: Callable[[], Mapping[str, Any]], *, at_epochs_end: bool, now: bool) -> None:
+        """Write a checkpoint if one is due."""
+        age = time.monotonic() - self._saved_at
+        if self.checkpoint and (now or age > CHECKPOINT_EVERY_S or (at_epochs_end and age > FRESH_S)):
+            self.checkpoint.save(state())
+            self._saved_at = time.monotonic()
+
+
+@contextmanager
+def watching(log: Log, unfinished: Path, show: ShowProgress | None) -> Iterator[Watch]:
+    """A watch that keeps checkpoints in the folder `unfinished`, and holds interruptions back while it lasts."""
+    with deferred_interruption() as interruption:
+        yield Watch(log, show, Checkpoint(unfinished), interruption)

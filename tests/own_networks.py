@@ -1,0 +1,43 @@
+"""Networks that are not the project's, as a user would name them by `--model own_networks:…`."""
+
+import torch
+from torch import Tensor, nn
+
+
+def dropout_network(classes: int) -> nn.Module:
+    """Batch statistics, dropout and a few weights."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(3),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(72, classes),
+    )
+
+
+def no_network(classes: int) -> str:
+    return f"{classes} classes"
+
+
+def wrong_head(_: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 7))
+
+
+def other_images(classes: int) -> nn.Module:
+    return nn.Linear(12, classes)
+
+
+class Greedy(nn.Module):
+    """Asks for more memory than there is as soon as it is trained."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(3 * 32 * 32, classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.training:
+            torch.empty(2**50)
+        logits: Tensor = self.head(inputs.flatten(1))
+        return logits

@@ -1,0 +1,98 @@
+"""Networks by name: the recipes' and one's own."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tasks.core.errors import InputError
+from tasks.core.networks import empty_network, factory_of, model_code, new_network
+from tasks.core.recipes import RECIPES
+
+PACKAGE = """
+from torch import nn
+from {name}.parts import width
+
+def network(classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, width), nn.Linear(width, classes))
+"""
+
+
+@pytest.fixture
+def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of two modules in the folder where the command is started; every test has one of its own."""
+    name = f"own_{abs(hash(tmp_path))}"
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "parts.py").write_text("width = 5  # narrow\n")
+    (folder / "nets.py").write_text(PACKAGE.format(name=name))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=str)
+def test_every_recipes_network_takes_small_images_and_has_a_logit_for_each_class(recipe: object) -> None:
+    model = getattr(recipe, "model")  # noqa: B009 - ids are their only other use
+    network = new_network(model, classes=7, seed=1).eval()
+    assert network(torch.zeros(3, 3, 32, 32)).shape == (3, 7)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_first_weights_follow_from_the_seed_alone(recipe: str) -> None:
+    model = RECIPES[recipe].model  # type: ignore[index]
+    torch.rand(3)
+    before = torch.get_rng_state()
+    one, again, other = (new_network(model, 10, seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_resnet18_has_torchvisions_weights_and_a_stem_for_small_images() -> None:
+    network = empty_network("tasks.core.resnet:resnet18", 10)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 11_173_962
+    assert isinstance(network, nn.Module)
+    assert network.conv1.weight.shape == (64, 3, 3, 3)
+
+
+def test_ones_own_network_is_found_in_the_current_folder(own_package: Path) -> None:
+    assert new_network(f"{own_package.name}.nets:network", 4, seed=1)(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
+
+
+def test_the_code_of_ones_own_network_is_all_of_its_package_that_was_imported(own_package: Path) -> None:
+    found = model_code(f"{own_package.name}.nets:network")
+    assert list(found) == [f"{own_package.name}.py", f"{own_package.name}/nets.py", f"{own_package.name}/parts.py"]
+
+    (own_package / "parts.py").write_text("# a comment\nwidth = 5\n")
+    assert model_code(f"{own_package.name}.nets:network") == found
+
+    (own_package / "parts.py").write_text("width = 6\n")
+    changed = model_code(f"{own_package.name}.nets:network")
+    assert [name for name in found if changed[name] != found[name]] == [f"{own_package.name}/parts.py"]
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("no_such_package:network", "No module named 'no_such_package'"),
+        ("own_networks:no_such", "has no attribute 'no_such'"),
+        ("own_networks:no_network", "expected it to make a torch.nn.Module, got str"),
+        ("own_networks:wrong_head", "expected logits [2, 10] for 2 images, got [2, 7]"),
+        ("own_networks:other_images", "expected it to take images [N, 3, 32, 32]"),
+        ("os:getcwd", "expected a factory that takes the number of classes"),
+    ],
+)
+def test_what_is_no_network_for_these_images_is_refused_in_one_line(model: str, expected: str) -> None:
+    with pytest.raises(InputError) as caught:
+        new_network(model, 10, seed=1)
+    message = str(caught.value)
+    assert message.startswith(f"model {model}: expected ")
+    assert expected in message
+    assert message.isprintable()
+
+
+def test_our_networks_code_is_told_symbol_by_symbol() -> None:
+    assert list(model_code("tasks.core.model:Net")) == ["tasks/core/model.py: Net"]
+    assert factory_of("tasks.core.model:Net").__name__ == "Net"

@@ -1,0 +1,166 @@
+"""Training that was killed or interrupted goes on where it was, and ends as if nothing had happened."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from killing import next_line, started
+from tiny import tiny_dataset
+
+from tasks.core.dataset import save_dataset
+from tasks.core.device import Hardware
+from tasks.core.recipes import RECIPES, Recipe
+from tasks.core.training.checkpoint import Checkpoint, DamagedCheckpoint
+from tasks.core.training.interruption import deferred_interruption
+from tasks.core.training.trainer import Training
+
+CPU = torch.device("cpu")
+IMAGES = 1_100
+
+TRAINING = """
+import sys
+from pathlib import Path
+import torch
+from tasks.core.training import watch as watching
+from tasks.core.training.launch import train_into
+from test_resuming import training
+watching.CHECKPOINT_EVERY_S = 0  # after each stretch of steps
+
+folder, dataset, unfinished, recipe = map(Path, sys.argv[1:])
+folder.mkdir(exist_ok=True)
+show = lambda progress: print(progress.images_done, flush=True)
+watching.PROGRESS_EVERY_S = 0
+with watching.watching(lambda line: print(line, flush=True), unfinished, show) as watch:
+    train_into(folder, dataset, training(str(recipe)), watch)
+print("done", flush=True)
+"""
+
+
+def training(name: str) -> Training:
+    recipes = {
+        "tutorial": RECIPES["tutorial"].model_copy(update={"learning_rate": 0.01}),
+        # Everything that has a state of its own: momentum, a schedule, batch statistics, dropout, augmentation.
+        "busy": Recipe(
+            name="resnet18",
+            model="own_networks:dropout_network",
+            epochs=3,
+            batch_size=64,
+            learning_rate=0.05,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=1e-3,
+            schedule="one-cycle",
+            label_smoothing=0.1,
+            flip="alternating",
+            shift=2,
+        ),
+    }
+    return Training(recipes[name], seed=3, hardware=Hardware(CPU), validation=100)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dataset")
+    save_dataset(tiny_dataset(train=IMAGES), folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["tutorial", "busy"])
+def recipe(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset: Path, recipe: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with started(TRAINING, folder, dataset, folder / "unfinished", recipe) as process:
+        output, complaint = process.communicate()
+        assert output.endswith("done\n"), complaint
+    return folder
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_training_ended_by_a_signal_goes_on_and_ends_with_the_same_bytes(
+    by: signal.Signals, dataset: Path, recipe: str, undisturbed: Path, tmp_path: Path
+) -> None:
+    arguments = (tmp_path / "weights", dataset, tmp_path / "unfinished", recipe)
+    with started(TRAINING, *arguments) as process:
+        while not (line := next_line(process)).isdigit() or int(line) < IMAGES:  # in the second epoch
+            pass
+        process.send_signal(by)
+        output, complaint = process.communicate()
+        assert process.returncode in ((1, -by) if by == signal.SIGINT else (-by,)), complaint
+        said = "run the same command again to go on from there" in output
+        assert said == (by != signal.SIGKILL)
+    with started(TRAINING, *arguments) as process:
+        output, complaint = process.communicate()
+        assert output.endswith("done\n"), complaint
+    assert "training goes on from epoch 2" in output
+    for name in ("cifar_net.pth", "weights.safetensors", "training.parquet"):
+        assert (tmp_path / "weights" / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+# Checkpoints
+
+
+def test_a_checkpoint_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "unfinished")
+    assert checkpoint.load(CPU) is None
+    checkpoint.save({"tensor": torch.arange(3), "place": (1, 2)})
+    found = checkpoint.load(CPU)
+    assert found is not None
+    assert torch.equal(found["tensor"], torch.arange(3))
+    assert found["place"] == (1, 2)
+
+
+@pytest.mark.parametrize("damage", ["a flipped bit", "a lost end", "nothing left"])
+def test_a_checkpoint_with_other_bytes_is_not_gone_on_from(tmp_path: Path, damage: str) -> None:
+    checkpoint = Checkpoint(tmp_path)
+    checkpoint.save({"tensor": torch.zeros(100)})
+    [path] = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes({"a flipped bit": bytes(content), "a lost end": content[:-1], "nothing left": b""}[damage])
+    with pytest.raises(DamagedCheckpoint, match="its bytes are not those that were saved"):
+        checkpoint.load(CPU)
+
+
+# Signals
+
+
+@pytest.fixture
+def interrupting() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, as it does in a shell's foreground."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupting")
+def test_a_signal_is_held_back_until_it_suits() -> None:
+    with deferred_interruption() as interruption:
+        assert not interruption.asked
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.asked
+        with pytest.raises(KeyboardInterrupt):
+            interruption.act()
+    with pytest.raises(KeyboardInterrupt):  # the handlers are back in their places
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.usefixtures("interrupting")
+def test_a_second_signal_takes_effect_at_once() -> None:
+    with deferred_interruption():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_without_a_signal_nothing_happens() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with deferred_interruption() as interruption:
+        interruption.act()
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,222 @@
+"""Training in two processes: the losses of one, whoever is killed or interrupted; and what a worker tells and obeys."""
+
+import os
+import pickle
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing.connection import Listener
+from pathlib import Path
+
+import numpy as np
+import parts
+import pytest
+import torch
+from killing import Process, next_line, started, wait_until
+from tiny import tiny_dataset
+
+from tasks.core.dataset import save_dataset
+from tasks.core.device import Hardware
+from tasks.core.errors import InputError, WorldError
+from tasks.core.recipes import RECIPES
+from tasks.core.tables import read_table
+from tasks.core.training.launch import train_into
+from tasks.core.training.lifeline import Begun, Ended, Lifeline, Line
+from tasks.core.training.trainer import Training
+from tasks.core.training.watch import Watch
+
+CPU = torch.device("cpu")
+IMAGES = 1_201  # 100 of them are held out, and 1 is left over in the last batch, which one of the two goes without
+
+TRAINING = """
+import sys
+from pathlib import Path
+from tasks.core.errors import WorldError
+from tasks.core.training.launch import train_into
+from tasks.core.training.watch import watching
+from test_together import training
+
+folder, dataset, unfinished = map(Path, sys.argv[1:])
+folder.mkdir(exist_ok=True)
+say = lambda words: print(words, flush=True)
+with watching(say, unfinished, say) as watch:
+    try:
+        train_into(folder, dataset, training(workers=2), watch)
+    except WorldError as error:
+        print(error)
+        raise SystemExit(error.exit_code)
+print("done")
+"""
+FILES = ("cifar_net.pth", "weights.safetensors", "training.parquet")
+
+
+def training(workers: int, epochs: int = 6, learning_rate: float = 0.003) -> Training:
+    recipe = RECIPES["tutorial"].model_copy(update={"epochs": epochs, "learning_rate": learning_rate})
+    return Training(recipe, seed=3, hardware=Hardware(CPU, workers), validation=100)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images that tell their classes by their brightness: what is learned from noise drifts apart by nature."""
+    noise = tiny_dataset(train=IMAGES)
+    brightness = noise.train_labels[:, None, None, None] * np.uint8(15)
+    folder = tmp_path_factory.mktemp("dataset")
+    save_dataset(replace(noise, train_images=noise.train_images // 8 * 7 + brightness), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two workers make of it whom nobody disturbs."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with started(TRAINING, folder, dataset, folder / "unfinished") as process:
+        output, complaint = process.communicate()
+        assert (output.endswith("done\n"), complaint) == (True, "")
+    return folder
+
+
+def workers_of(process: Process) -> list[int]:
+    """The process ids, by rank."""
+    listed = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False).stdout
+    return sorted(map(int, listed.split()))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_two_workers_have_the_losses_of_one_process(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
+    train_into(tmp_path, dataset, training(workers=1), Watch(lambda _: None))
+
+    one, two = (read_table(folder / "training.parquet") for folder in (tmp_path, undisturbed))
+    assert one["running_loss"].max() - one["running_loss"].min() > 0.1  # else equal losses would say little
+    for name in ("step", "running_loss", "validation_loss"):
+        assert two[name].tolist() == pytest.approx(one[name].tolist(), abs=1e-5), name
+
+
+def test_however_training_is_ended_the_next_one_goes_on_and_the_last_has_the_same_bytes(
+    dataset: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    arguments = (tmp_path / "weights", dataset, tmp_path / "unfinished")
+
+    def until(said: Callable[[str], bool]) -> None:
+        while not said(next_line(process)):
+            pass
+
+    with started(TRAINING, *arguments) as process:
+        until(lambda _: (tmp_path / "unfinished" / "checkpoint.pt").exists())
+        workers = workers_of(process)
+        os.kill(workers[1], signal.SIGKILL)
+        output, complaint = process.communicate()
+        assert (process.returncode, complaint) == (1, "")
+    assert output.splitlines()[-1] == (
+        "training: worker 2 of 2 was killed by SIGKILL; run the same command again to go on from the last checkpoint"
+    )
+    assert not any(map(is_running, workers))
+
+    for by in (signal.SIGINT, signal.SIGTERM):
+        with started(TRAINING, *arguments) as process:
+            until(lambda line: line.startswith("training goes on from epoch"))
+            workers = workers_of(process)
+            process.send_signal(by)
+            output, complaint = process.communicate()
+            assert process.returncode in ((1, -by) if by == signal.SIGINT else (-by,)), complaint
+        assert output.splitlines()[-1].startswith("training stops at epoch")
+        assert len(workers) == 2
+        assert not any(map(is_running, workers))
+
+    with started(TRAINING, *arguments) as process:
+        output, complaint = process.communicate()
+        assert (output.endswith("done\n"), complaint) == (True, "")
+    assert "training goes on from epoch" in output
+    for name in FILES:
+        assert (tmp_path / "weights" / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+def test_an_error_that_training_expects_is_the_same_from_workers(dataset: Path, tmp_path: Path) -> None:
+    usual = [signal.getsignal(number) for number in signal.valid_signals()]
+    with pytest.raises(InputError) as caught:
+        train_into(tmp_path, dataset, training(workers=2, learning_rate=1e30), Watch(lambda _: None))
+    assert str(caught.value).startswith("training: expected a finite loss, got ")
+    assert not list(tmp_path.iterdir())
+    assert [signal.getsignal(number) for number in signal.valid_signals()] == usual
+
+
+def test_a_worker_that_dies_before_it_is_heard_of_ends_training(dataset: Path, tmp_path: Path) -> None:
+    with started(TRAINING, tmp_path, dataset, tmp_path / "unfinished") as process:
+        wait_until(lambda: len(workers_of(process)) == 2)
+        os.kill(workers_of(process)[1], signal.SIGKILL)
+        output, complaint = process.communicate()
+    assert (process.returncode, complaint) == (1, "")
+    assert output.startswith("training: worker 2 of 2 was killed by SIGKILL")
+
+
+# One worker, started by the test
+
+
+@contextmanager
+def working(part: Callable[[Lifeline], None], folder: Path) -> Iterator[tuple[Process, Line]]:
+    """The first of two workers, sent to do a part, and the line to it."""
+    code = "import sys; from tasks.core.training.lifeline import work; work(sys.argv[1])"
+    with (
+        Listener(str(folder / "workers"), "AF_UNIX") as listener,
+        started(code, folder / "workers", RANK=0, WORLD_SIZE=2) as process,
+        listener.accept() as line,
+    ):
+        line.send_bytes(pickle.dumps(part))
+        yield process, line
+
+
+def test_a_worker_that_ended_well_stays_until_it_is_let_go(tmp_path: Path) -> None:
+    with working(parts.end_well, tmp_path) as (process, line):
+        assert [line.recv(), line.recv()] == ["a line", Ended()]
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        line.close()
+        assert process.wait() == 0
+
+
+def test_an_expected_error_keeps_its_class_and_its_words(tmp_path: Path) -> None:
+    with working(parts.meet_an_expected_error, tmp_path) as (process, line):
+        error = line.recv().error
+        assert (type(error), str(error)) == (InputError, "training: expected this, got that; try something else")
+        line.close()
+        assert process.wait() == 1
+
+
+def test_an_unexpected_error_is_one_line_and_its_traceback_comes_along(tmp_path: Path) -> None:
+    with working(parts.meet_an_unexpected_error, tmp_path) as (_, line):
+        ended = line.recv()
+        assert (type(ended.error), str(ended.error)) == (
+            WorldError,
+            "training: worker 1 of 2 failed by ValueError: what is wrong",
+        )
+        assert "meet_an_unexpected_error" in ended.traceback
+        assert ended.traceback.endswith("ValueError: what is wrong\nand more of it\n")
+
+
+def test_no_signal_ends_a_worker_before_it_has_stopped(tmp_path: Path) -> None:
+    with working(parts.be_signalled_until_all_stop, tmp_path) as (process, line):
+        assert [line.recv() for _ in range(3)] == [Begun(), "asked: True", Ended(stopped=True)]
+        line.close()
+        assert process.wait() == 0
+
+
+def test_a_worker_hears_of_the_signals_that_the_starting_process_gets(tmp_path: Path) -> None:
+    with working(parts.wait_for_a_signal_from_the_starting_process, tmp_path) as (_, line):
+        assert line.recv() == Begun()
+        line.send(signal.SIGINT)
+        assert [line.recv(), line.recv()] == [f"asked by {signal.SIGINT.value}", Ended()]
+
+
+def test_a_worker_that_hears_no_signal_leaves_when_it_is_let_go(tmp_path: Path) -> None:
+    with working(parts.wait_for_ever, tmp_path) as (process, line):
+        assert line.recv() == str(process.pid)
+        line.close()
+        assert process.wait() == 1
