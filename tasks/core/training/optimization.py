@@ -4,11 +4,22 @@ import torch
 from torch import nn
 
 from tasks.core.recipes import Recipe
+from tasks.core.training.muon import Muon
 
 WARM_UP = 0.2  # of all steps, in the one-cycle schedule
 
+# For what Muon leaves to plain momentum; https://github.com/KellerJordan/cifar10-airbench has them for summed losses.
+HEAD_RATE, OTHERS_RATE, OTHERS_MOMENTUM = 335.0, 26.5, 0.85
+
 
 def new_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    optimizer = _muon(network, recipe) if recipe.optimizer == "muon" else _sgd(network, recipe)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def _sgd(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(
         network.parameters(),
         lr=recipe.learning_rate,
@@ -18,16 +29,33 @@ def new_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
+def _muon(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Filters by Muon; matrices, as of the head, and the rest each with a rate of their own."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    filters, matrices = ([each for each in trained if each.ndim == ndim] for ndim in (4, 2))
+    rest = [each for each in trained if each.ndim not in (2, 4)]
+    groups = [
+        {"params": filters, "lr": recipe.learning_rate, "orthogonal": True},
+        *(
+            {"params": params, "lr": rate, "momentum": OTHERS_MOMENTUM, "weight_decay": recipe.weight_decay / rate}
+            for params, rate in ((matrices, HEAD_RATE), (rest, OTHERS_RATE))
+        ),
+    ]
+    return Muon([group for group in groups if group["params"]], recipe.momentum)
+
+
 def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
-    """What the learning rate is multiplied by at a step, counted from 0, of so many in all."""
+    """What learning rates are multiplied by at a step, counted from 0, of so many in all."""
     if recipe.schedule == "constant":
         return 1.0
+    if recipe.schedule == "linear":
+        return 1 - step / steps
     done = (step + 1) / steps
     return done / WARM_UP if done < WARM_UP else (1 - done) / (1 - WARM_UP)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps: int) -> None:
     """Put the learning rate of a step into every group of parameters."""
-    rate = recipe.learning_rate * rate_factor(recipe, step, steps)
+    factor = rate_factor(recipe, step, steps)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = group["initial_lr"] * factor

@@ -29,8 +29,10 @@ class AutogradSteps:
     def __init__(
         self, network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, set_rate: SetRate, workers: Workers
     ) -> None:
-        self._network, self._optimizer = workers.joined(network), optimizer
         self._recipe, self._set_rate, self._workers = recipe, set_rate, workers
+        self._dtype = precision_for(next(network.parameters()).device, recipe.precision)
+        self._in_memory = torch.contiguous_format if self._dtype == torch.float32 else torch.channels_last
+        self._optimizer, self._network = optimizer, workers.joined(network.to(memory_format=self._in_memory))
 
     def take(self, inputs_nchw: Tensor, targets: Tensor, first_step: int) -> Tensor:
         size = self._recipe.batch_size
@@ -45,9 +47,8 @@ class AutogradSteps:
     def _step(self, batch: Tensor, labels: Tensor, images: int) -> Tensor:
         """One step on this process's share of `images`; its part of the batch's mean loss and of its hits."""
         self._optimizer.zero_grad()
-        dtype = precision_for(batch.device, self._recipe.precision)
-        with torch.autocast(batch.device.type, dtype, enabled=dtype != torch.float32):
-            logits = self._network(batch)
+        with torch.autocast(batch.device.type, self._dtype, enabled=self._dtype != torch.float32):
+            logits = self._network(batch.contiguous(memory_format=self._in_memory))
         logits = logits.float()
         part = cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing, reduction="sum") / images
         (part * self._workers.count).backward()  # gradients are averaged over the processes
