@@ -31,15 +31,9 @@ from tasks.core.identity import Identity
 from tasks.core.store import ArtifactRef, DamagedArtifact, Store, open_store
 from tasks.core.store.artifact import Manifest
 from tasks.core.store.collection import collect
-from tasks.core.store.current import (
-    ROOT_FILES,
-    Current,
-    in_good_standing,
-    promote_run,
-    read_log,
-    roll_back,
-)
+from tasks.core.store.current import ROOT_FILES, Current, promote_run, roll_back
 from tasks.core.store.history import find_run
+from tasks.core.store.promotions import in_good_standing, read_log
 from tasks.core.store.runs import RunRecord, recorded_run
 from tasks.core.store.storage import MANIFEST
 from tasks.core.store.verification import verify
