@@ -77,6 +77,7 @@ def test_an_id_that_another_one_begins_with_is_that_run_itself(
     assert find_run(store, f"{run}0").run == f"{run}0"
 
 
+@IN_A_FOLDER
 def test_current_and_previous_follow_promotions(store: Store, finished: Callable[..., str]) -> None:
     one, two, three = (finished(word) for word in ("one", "two", "three"))
     finished("four", "never")
