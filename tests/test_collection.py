@@ -221,8 +221,7 @@ def test_nothing_is_touched_while_a_line_of_the_log_is_torn(place: Place, finish
 
 @IN_A_FOLDER
 def test_nothing_is_touched_while_the_log_lacks_a_promoted_run(place: Place, finished: Callable[..., str]) -> None:
-    by_hand, one = finished("by hand", "never"), finished("one")
-    promote_run(place.open(), find_run(place.open(), by_hand), "by hand", quiet)
+    one = finished("one")
     finished("two")
     place.delete("promotions.jsonl")
 
@@ -230,6 +229,21 @@ def test_nothing_is_touched_while_the_log_lacks_a_promoted_run(place: Place, fin
         f"gc: promotions.jsonl: it lacks 1 of the runs that were promoted by their records, as {one}; "
         "nothing was touched; restore it from a backup, or `cifar promote` them again"
     )
+
+
+@IN_A_FOLDER
+def test_a_run_that_was_promoted_by_hand_is_not_forgotten_with_its_line(
+    place: Place, finished: Callable[..., str]
+) -> None:
+    finished("one")
+    by_hand = finished("by hand", "never")
+    promote_run(place.open(), find_run(place.open(), by_hand), "fewer cats", quiet)
+    finished("two")
+    lines = place.read("promotions.jsonl").splitlines(keepends=True)
+    place.write("promotions.jsonl", b"".join(line for line in lines if b"fewer cats" not in line))
+
+    assert find_run(place.open(), by_hand).verdict == "promoted: fewer cats"
+    assert f"it lacks 1 of the runs that were promoted by their records, as {by_hand}" in refused_untouched(place)
 
 
 @IN_A_FOLDER

@@ -131,6 +131,7 @@ def _made_current_again(
         artifacts=record.artifacts,
     )
     make_current(store, current, before)
+    _put_record_right(store, current)
     return current
 
 
@@ -180,12 +181,18 @@ def _settle(store: Store, log: Log) -> None:
         _restore(store, log)
         current = read_current(store)
     if current:
-        record = read_record(store, current.run)
-        if record and record.status != "completed":
-            record.status, record.finished, record.error = "completed", current.at, None
-            store.storage.sweep(record_name(record.run))
-            write_record(store, record)
+        _put_record_right(store, current)
         _put_right(store, current)
+
+
+def _put_record_right(store: Store, current: Current) -> None:
+    """Have a run's own record say that it was promoted, whoever decided that."""
+    record = read_record(store, current.run)
+    if record and not record.was_promoted:
+        record.status, record.finished, record.error = "completed", record.finished or current.at, None
+        record.verdict = f"promoted: {current.why}"
+        store.storage.sweep(record_name(record.run))
+        write_record(store, record)
 
 
 def _restore(store: Store, log: Log) -> None:

@@ -62,7 +62,7 @@ class RunRecord(BaseModel):
 
     @property
     def was_promoted(self) -> bool:
-        """Whether the gate let it through; whether it still stands is told by the log of promotions."""
+        """Whether it was ever promoted; whether it still stands is told by the log of promotions."""
         return self.status == "completed" and (self.verdict or "").startswith("promoted: ")
 
 
