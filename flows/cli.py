@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import cyclopts
@@ -215,9 +216,17 @@ def _opened(store: str | None) -> "Store":
 def _explain(settings: Settings) -> None:
     from flows import printing
     from tasks.core.explanation import explain
+    from tasks.core.store import open_store
+    from tasks.core.store.versions import NoStore
 
-    for line in explain(_opened(settings.store), settings, printing.note):
-        print(line)
+    with TemporaryDirectory() as empty:
+        try:
+            store = _opened(settings.store)
+        except NoStore:
+            printing.note(f"store {settings.store}: there is none yet; the run would make it")
+            store = open_store(empty)
+        for line in explain(store, settings, printing.note):
+            print(line)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -229,7 +238,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(str(error), error.exit_code)
     except cyclopts.CycloptsError as error:
         reason = one_line(error.__cause__) if isinstance(error.__cause__, ValidationError) else str(error)
-        return _failed(f"{reason.rstrip('.')}; see --help", InputError.exit_code)
+        sentence = reason if reason.endswith("...") else reason.removesuffix(".")
+        return _failed(f"{sentence}; see --help", InputError.exit_code)
     except BrokenPipeError:  # whoever reads, as `head` does, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

@@ -90,23 +90,24 @@ def _disk(location: str) -> Check:
 
 def _store(location: str) -> Iterator[Check]:
     from tasks.core.store.current import open_store, read_current
-    from tasks.core.store.runs import read_records
+    from tasks.core.store.history import history
     from tasks.core.store.storage import QUARANTINE
 
     said: list[str] = []
     try:
         store = open_store(location, said.append, must_exist=True)
-        current, records = read_current(store), read_records(store)
+        current, rows = read_current(store), history(store)
     except ExpectedError as error:
         words, _, advice = str(error).partition("; ")
         state = "bad" if error.exit_code == 1 else "note"
         yield Check(name="store", state=state, found=words.removeprefix("store "), advice=advice)
         return
-    running = sum(record.status == "running" for record in records)
-    found = f"{location}: {len(records)} runs, {running} in progress, current {current.run if current else 'none'}"
+    running = sum(row.status == "running" for row in rows)
+    found = f"{location}: {len(rows)} runs, {running} in progress, current {current.run if current else 'none'}"
     yield Check(name="store", state="ok", found=found, advice="`cifar verify` hashes all of it")
     for line in said:
-        yield Check(name="store", state="bad", found=line, advice="run again, or `cifar rollback`")
+        words, _, advice = line.partition("; ")
+        yield Check(name="store", state="bad", found=words, advice=advice)
     if set_aside := len(store.storage.folders(QUARANTINE)) + len(store.storage.names(QUARANTINE)):
         found = f"{set_aside} damaged pieces were set aside in {QUARANTINE}"
         yield Check(name="store", state="note", found=found, advice="check the disk; delete what you do not need")

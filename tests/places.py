@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from object_store import ObjectStore
 
 from tasks.core.store import Store, open_store
 from tasks.core.store.artifact import ArtifactRef
+
+IN_A_FOLDER = pytest.mark.parametrize("place", ["folder"], indirect=True)  # where a bucket would take long
 
 
 class Place(ABC):
@@ -134,6 +137,11 @@ def truncate(place: Place, name: str) -> None:
     place.write(name, place.read(name)[:-1])
 
 
+def halve(place: Place, name: str) -> None:
+    content = place.read(name)
+    place.write(name, content[: len(content) // 2])
+
+
 def lengthen(place: Place, name: str) -> None:
     place.write(name, place.read(name) + b"\0")
 
@@ -148,6 +156,14 @@ def overwrite(place: Place, name: str) -> None:
 
 def delete(place: Place, name: str) -> None:
     place.delete(name)
+
+
+def make_unreadable(folder: FolderPlace, name: str) -> None:
+    """Not even root can read a process's memory from its beginning."""
+    folder.delete(name)
+    path = folder.root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to("/proc/self/mem")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

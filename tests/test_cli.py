@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from command import Cifar
-from places import flip_a_bit
+from places import flip_a_bit, make_unreadable
 from tiny_artifacts import quiet
 
 from flows.cli import main
@@ -169,7 +169,6 @@ def test_path_of_damaged_bytes_is_no_path(cifar: Cifar) -> None:
         ("verify",),
         ("gc", "--keep", "1"),
         ("path", "per_class"),
-        ("run", "--explain"),
     ],
 )
 def test_a_mistyped_store_is_refused_and_not_made(
@@ -181,6 +180,43 @@ def test_a_mistyped_store_is_refused_and_not_made(
         f"store {mistyped}: there is none yet; give another one by --store, or make it by `cifar run`"
     )
     assert not mistyped.exists()
+
+
+def test_explaining_where_there_is_no_store_is_about_an_empty_one_and_makes_none(
+    tmp_path: Path, archive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = tmp_path / "artifacts"
+
+    assert main(["run", "--explain", "--source", str(archive), "--store", str(nowhere)]) == 0
+
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[:2] == ["download runs for the first time", "normalize runs for the first time"]
+    assert printed.err == f"store {nowhere}: there is none yet; the run would make it\n"
+    assert not nowhere.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("history",),
+        ("show", "previous"),
+        ("compare", "previous", "current"),
+        ("promote", "previous"),
+        ("rollback", "--why", "a typo"),
+        ("verify",),
+        ("gc", "--keep", "1"),
+        ("path", "per_class", "--run", "previous"),
+    ],
+)
+def test_what_cannot_be_read_is_said_without_a_traceback(cifar: Cifar, arguments: tuple[str, ...]) -> None:
+    make_unreadable(cifar.place, f"runs/{cifar.run('previous').run}.json")
+
+    exit_code = main([*arguments, "--store", str(cifar.root)])
+
+    printed, complaint = cifar.capsys.readouterr()
+    [line] = complaint.splitlines() or printed.splitlines()[:1]
+    assert exit_code == 1
+    assert "cannot be read: Input/output error; check the disk" in line
 
 
 def test_the_store_of_the_environment_is_used_where_none_is_named(
@@ -195,12 +231,13 @@ def test_the_store_of_the_environment_is_used_where_none_is_named(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["show", "nope"], "run 'nope': expected the id of a run or how it begins; see `cifar history`"),
+        (["show", "nope"], "run 'nope': expected the id of a run in "),
         (["show", "weights/zz"], "weights/zz: expected NAME/VERSION of one version in the store, got 0 that begin so"),
         (["path", "nope"], "expected one of its artifacts (dataset, per_class, predictions, raw, report, weights)"),
         (["compare", "current"], 'Command "compare" parameter SECOND requires an argument; see --help'),
         (["history", "--jsn"], "Unknown option: --jsn. Did you mean --json?"),
         (["histroy"], 'Unknown command "histroy"'),
+        (["histroy"], "...; see --help"),
     ],
 )
 def test_a_wrong_value_is_one_line_and_exit_code_2(cifar: Cifar, arguments: list[str], words: str) -> None:

@@ -9,6 +9,7 @@ from tiny_artifacts import quiet, stage_of
 from tasks.core.environment import who
 from tasks.core.store.collection import Plan
 from tasks.core.store.runs import recorded_run
+from tasks.core.store.verification import AGAIN
 
 # promote and rollback
 
@@ -53,7 +54,7 @@ def test_rollback_needs_a_reason_and_a_run_to_go_back_to(cifar: Cifar) -> None:
     assert "--why" in cifar.refused("rollback")
     cifar("rollback", "--why", "once")
     assert cifar.refused("rollback", "--why", "twice").startswith(
-        "run previous: expected 2 or more promoted runs, got 1"
+        f"run previous: expected 2 or more promoted runs in {cifar.root}, got 1"
     )
 
 
@@ -87,7 +88,7 @@ def test_verify_ends_well_where_all_that_is_wrong_was_set_aside_and_made_anew(ci
     known, total = cifar_on_tiny("verify").splitlines()
 
     assert known.startswith("known: run ")
-    assert known.endswith(f": its {ref} was damaged and set aside; run again with its settings")
+    assert known.endswith(f": its {ref} is not in the store, and was made anew as a later attempt; {AGAIN}")
     assert total == "everything else is as it was stored"
 
 

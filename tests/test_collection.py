@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from killing import killed, killed_at_every_step, next_line, started
-from places import FolderPlace, payload_of
+from places import IN_A_FOLDER, FolderPlace, Place, payload_of
 from tiny_artifacts import finished_run, make_artifact, quiet, stage_of
 
 from tasks.core.errors import InputError, WorldError
@@ -37,20 +37,20 @@ with recorded_run(open_store(sys.argv[1]), {}, {}, quiet) as run:
 
 
 @pytest.fixture
-def finished(folder: FolderPlace) -> Callable[..., str]:
+def finished(place: Place) -> Callable[..., str]:
     """Finishes a run of the given word and policy; its id."""
 
     def finish(word: str, policy: str = "auto") -> str:
-        return finished_run(folder.location, word, policy=policy).record.run  # type: ignore[arg-type]
+        return finished_run(place.location, word, policy=policy).record.run  # type: ignore[arg-type]
 
     return finish
 
 
-def collected(place: FolderPlace, keep: int) -> Plan:
+def collected(place: Place, keep: int) -> Plan:
     return collect(place.open(), keep, quiet, dry_run=False)
 
 
-def planned(place: FolderPlace, keep: int) -> Plan:
+def planned(place: Place, keep: int) -> Plan:
     return collect(place.open(), keep, quiet, dry_run=True)
 
 
@@ -67,46 +67,49 @@ def wrong(store: Store) -> list[str]:
 
 
 def test_the_newest_runs_keep_their_artifacts_and_older_ones_give_theirs_up(
-    folder: FolderPlace, finished: Callable[..., str]
+    place: Place, finished: Callable[..., str]
 ) -> None:
     runs = [finished(word, "never") for word in ("one", "two", "three", "four")]
 
-    plan = collected(folder, 2)
+    plan = collected(place, 2)
 
     assert plan.runs == tuple(runs[:2])
     assert plan.kept == tuple(runs[2:])
     assert {garbage.name for garbage in plan.versions} == {"weights", "predictions", "per_class", "report"}
-    assert all(whole(folder.open(), run) for run in runs[2:])
-    assert wrong(folder.open()) == []
+    assert all(whole(place.open(), run) for run in runs[2:])
+    assert wrong(place.open()) == []
 
 
-def test_what_a_kept_run_shares_with_a_collected_one_stays(folder: FolderPlace, finished: Callable[..., str]) -> None:
+@IN_A_FOLDER
+def test_what_a_kept_run_shares_with_a_collected_one_stays(place: Place, finished: Callable[..., str]) -> None:
     finished("one", "never")
-    newest = find_run(folder.open(), finished("two", "never"))
+    newest = find_run(place.open(), finished("two", "never"))
 
-    collected(folder, 1)
+    collected(place, 1)
 
-    assert set(folder.versions("dataset")) == {newest.artifacts["dataset"].version}
+    assert set(place.versions("dataset")) == {newest.artifacts["dataset"].version}
 
 
+@IN_A_FOLDER
 def test_every_run_that_was_ever_promoted_or_rolled_back_keeps_its_artifacts(
-    folder: FolderPlace, finished: Callable[..., str]
+    place: Place, finished: Callable[..., str]
 ) -> None:
     one, two, three = (finished(word) for word in ("one", "two", "three"))
-    roll_back(folder.open(), find_run(folder.open(), two), "unfair", quiet)
+    roll_back(place.open(), find_run(place.open(), two), "unfair", quiet)
     refused, by_hand = finished("four", "never"), finished("five", "never")
-    promote_run(folder.open(), find_run(folder.open(), by_hand), "by hand", quiet)
+    promote_run(place.open(), find_run(place.open(), by_hand), "by hand", quiet)
 
-    plan = collected(folder, 0)
+    plan = collected(place, 0)
 
     assert plan.runs == (refused,)
-    assert all(whole(folder.open(), run) for run in (one, two, three, by_hand))
-    assert wrong(folder.open()) == []
+    assert all(whole(place.open(), run) for run in (one, two, three, by_hand))
+    assert wrong(place.open()) == []
 
 
-def test_what_a_kept_artifact_was_made_from_stays_though_no_record_names_it(folder: FolderPlace) -> None:
+@IN_A_FOLDER
+def test_what_a_kept_artifact_was_made_from_stays_though_no_record_names_it(place: Place) -> None:
     """A second attempt with the same bytes: the predictions in the record were made from the first one."""
-    store = folder.open()
+    store = place.open()
 
     def made(name: str, *inputs: ArtifactRef, refresh: bool = False) -> ArtifactRef:
         stage = stage_of({"file": name.encode()}, name, inputs={ref.name: ref.sha256 for ref in inputs})
@@ -118,44 +121,36 @@ def test_what_a_kept_artifact_was_made_from_stays_though_no_record_names_it(fold
     with recorded_run(store, {}, {}, quiet) as run:
         run.keep(second, predictions)
 
-    assert collected(folder, 1).versions == ()
+    assert collected(place, 1).versions == ()
     assert store.open(first)
 
 
-def test_the_current_run_keeps_its_artifacts_even_if_its_record_and_the_log_are_lost(
-    folder: FolderPlace, finished: Callable[..., str]
-) -> None:
-    record = find_run(folder.open(), finished("one"))
-    folder.delete(f"runs/{record.run}.json")
-    folder.delete("promotions.jsonl")
-
-    assert collected(folder, 0).versions == ()
-    assert all(payload_of(folder.open(), ref) for ref in record.artifacts.values())
-
-
-def test_versions_that_no_run_has_go(folder: FolderPlace, finished: Callable[..., str]) -> None:
+@IN_A_FOLDER
+def test_versions_that_no_run_has_go(place: Place, finished: Callable[..., str]) -> None:
     finished("one")
-    orphan = make_artifact(folder.open(), "weights", {"cifar_net.pth": b"of a run that was killed"})
+    orphan = make_artifact(place.open(), "weights", {"cifar_net.pth": b"of a run that was killed"})
 
-    [garbage] = collected(folder, 9).versions
+    [garbage] = collected(place, 9).versions
 
     assert (garbage.name, garbage.version) == (orphan.name, orphan.version)
 
 
-def test_a_folder_that_is_no_version_is_left_alone(folder: FolderPlace, finished: Callable[..., str]) -> None:
+@IN_A_FOLDER
+def test_a_folder_that_is_no_version_is_left_alone(place: Place, finished: Callable[..., str]) -> None:
     finished("one")
-    folder.write("notes/2026/june.txt", b"mine")
+    place.write("notes/2026/june.txt", b"mine")
 
-    assert collected(folder, 0).versions == ()
-    assert folder.read("notes/2026/june.txt") == b"mine"
+    assert collected(place, 0).versions == ()
+    assert place.read("notes/2026/june.txt") == b"mine"
 
 
-def test_failed_runs_count_among_the_newest(folder: FolderPlace, finished: Callable[..., str]) -> None:
+@IN_A_FOLDER
+def test_failed_runs_count_among_the_newest(place: Place, finished: Callable[..., str]) -> None:
     older = finished("one", "never")
-    with pytest.raises(ZeroDivisionError), recorded_run(folder.open(), {}, {}, quiet) as failed:
+    with pytest.raises(ZeroDivisionError), recorded_run(place.open(), {}, {}, quiet) as failed:
         raise ZeroDivisionError
 
-    plan = collected(folder, 1)
+    plan = collected(place, 1)
 
     assert (plan.kept, plan.runs) == ((failed.record.run,), (older,))
 
@@ -163,81 +158,159 @@ def test_failed_runs_count_among_the_newest(folder: FolderPlace, finished: Calla
 # What it is refused for
 
 
-def test_nothing_is_touched_while_a_run_is_in_progress(folder: FolderPlace, finished: Callable[..., str]) -> None:
+def test_nothing_is_touched_while_a_run_is_in_progress(place: Place, finished: Callable[..., str]) -> None:
     finished("one", "never")
-    with recorded_run(folder.open(), {}, {}, quiet) as run:
-        before = folder.all()
+    with recorded_run(place.open(), {}, {}, quiet) as run:
+        before = place.all()
 
         with pytest.raises(WorldError) as raised:
-            collected(folder, 0)
+            collected(place, 0)
 
         assert str(raised.value) == (
             f"gc: run {run.record.run} of {run.record.who} is in progress; nothing was touched; try later"
         )
-        assert folder.all() == before
-        assert run.record.run in planned(folder, 0).kept
+        assert place.all() == before
+        assert run.record.run in planned(place, 0).kept
 
 
-def test_a_run_whose_process_was_killed_is_not_in_progress(folder: FolderPlace) -> None:
-    with started(RUNNING, folder.location) as process:
+def test_a_run_whose_process_was_killed_is_not_in_progress(place: Place) -> None:
+    with started(RUNNING, place.location) as process:
         run = next_line(process)
         killed(process)
 
-    plan = collected(folder, 0)
+    plan = collected(place, 0)
 
     assert plan.runs == (run,)
     assert [garbage.name for garbage in plan.versions] == ["weights"]
 
 
-def test_nothing_is_touched_while_a_record_cannot_be_read(folder: FolderPlace, finished: Callable[..., str]) -> None:
+@IN_A_FOLDER
+def test_nothing_is_touched_while_a_record_cannot_be_read(place: Place, finished: Callable[..., str]) -> None:
     run = finished("one")
     finished("two")
-    folder.write(f"runs/{run}.json", b"")
-    before = folder.all()
+    place.write(f"runs/{run}.json", b"")
+    before = place.all()
 
     with pytest.raises(WorldError, match=f"gc: the record of run {run} cannot be read"):
-        collected(folder, 0)
+        collected(place, 0)
 
-    assert folder.all() == before
+    assert place.all() == before
+
+
+def refused_untouched(place: Place) -> str:
+    """What a collection is refused with, which touches nothing."""
+    place.open()  # puts right what can be
+    before = place.all()
+    with pytest.raises(WorldError) as raised:
+        collected(place, 0)
+    assert place.all() == before
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_nothing_is_touched_while_a_line_of_the_log_is_torn(place: Place, finished: Callable[..., str]) -> None:
+    finished("one")
+    finished("two")
+    torn, *rest = place.read("promotions.jsonl").splitlines(keepends=True)
+    place.write("promotions.jsonl", torn[:-9] + b"\n" + b"".join(rest))
+
+    assert refused_untouched(place) == (
+        "gc: promotions.jsonl: 1 lines cannot be read; nothing was touched; restore it from a backup, or delete them"
+    )
+
+
+@IN_A_FOLDER
+def test_nothing_is_touched_while_the_log_lacks_a_promoted_run(place: Place, finished: Callable[..., str]) -> None:
+    one = finished("one")
+    finished("two")
+    place.delete("promotions.jsonl")
+
+    assert refused_untouched(place) == (
+        f"gc: promotions.jsonl: it lacks 1 of the runs that were promoted by their records, as {one}; "
+        "nothing was touched; restore it from a backup, or `cifar promote` them again"
+    )
+
+
+@IN_A_FOLDER
+def test_a_run_that_was_promoted_by_hand_is_not_forgotten_with_its_line(
+    place: Place, finished: Callable[..., str]
+) -> None:
+    finished("one")
+    by_hand = finished("by hand", "never")
+    promote_run(place.open(), find_run(place.open(), by_hand), "fewer cats", quiet)
+    finished("two")
+    lines = place.read("promotions.jsonl").splitlines(keepends=True)
+    place.write("promotions.jsonl", b"".join(line for line in lines if b"fewer cats" not in line))
+
+    assert find_run(place.open(), by_hand).verdict == "promoted: fewer cats"
+    assert f"it lacks 1 of the runs that were promoted by their records, as {by_hand}" in refused_untouched(place)
+
+
+@IN_A_FOLDER
+@pytest.mark.parametrize("word", ["one", "two"])
+def test_nothing_is_touched_while_a_promoted_run_has_no_record(
+    place: Place, finished: Callable[..., str], word: str
+) -> None:
+    runs = {each: finished(each) for each in ("one", "two")}
+    place.delete(f"runs/{runs[word]}.json")
+
+    assert refused_untouched(place) == (
+        f"gc: run {runs[word]}: it was promoted, and has no record; nothing was touched; "
+        "restore runs/ from a backup, or delete it in promotions.jsonl"
+    )
+
+
+@IN_A_FOLDER
+def test_a_run_that_is_promoted_again_is_back_on_a_log_that_was_lost(
+    place: Place, finished: Callable[..., str]
+) -> None:
+    one, two = finished("one"), finished("two")
+    place.delete("promotions.jsonl")
+
+    for run in (one, two):
+        promote_run(place.open(), find_run(place.open(), run), "by hand", quiet)
+
+    assert collected(place, 0).versions == ()
 
 
 # Numbers
 
 
 def test_a_dry_run_changes_nothing_and_names_the_same_versions_and_bytes(
-    folder: FolderPlace, finished: Callable[..., str]
+    place: Place, finished: Callable[..., str]
 ) -> None:
     for word in ("one", "two", "three"):
         finished(word, "never")
-    before = folder.all()
+    before = place.all()
 
-    plan = planned(folder, 1)
+    plan = planned(place, 1)
 
-    assert folder.all() == before
-    assert collected(folder, 1) == plan
-    freed = {name: content for name, content in before.items() if name not in folder.names()}
+    assert place.all() == before
+    assert collected(place, 1) == plan
+    freed = {name: content for name, content in before.items() if name not in place.names()}
     assert plan.bytes == sum(garbage.bytes for garbage in plan.versions) == sum(map(len, freed.values()))
     assert {"/".join(name.split("/")[:2]) for name in freed} == {f"{g.name}/{g.version}" for g in plan.versions}
-    assert list((folder.root / ".work" / "trash").glob("*")) == []
+    assert list((place.open().storage.local / "trash").glob("*")) == []
 
 
-def test_a_second_collection_finds_nothing_to_do(folder: FolderPlace, finished: Callable[..., str]) -> None:
+@IN_A_FOLDER
+def test_a_second_collection_finds_nothing_to_do(place: Place, finished: Callable[..., str]) -> None:
     for word in ("one", "two"):
         finished(word, "never")
-    kept = collected(folder, 1).kept
+    kept = collected(place, 1).kept
 
-    assert collected(folder, 1) == Plan(kept=kept, runs=(), versions=(), bytes=0)
+    assert collected(place, 1) == Plan(kept=kept, runs=(), versions=(), bytes=0)
 
 
 # Collected runs
 
 
 def test_collected_runs_stay_in_the_history_and_say_so_when_their_artifacts_are_wanted(
-    folder: FolderPlace, finished: Callable[..., str]
+    place: Place, finished: Callable[..., str]
 ) -> None:
     run, newest = finished("one", "never"), finished("two", "never")
-    collected(folder, 1)
-    store = folder.open()
+    collected(place, 1)
+    store = place.open()
 
     assert [(row.run, row.collected) for row in history(store)] == [(newest, False), (run, True)]
     assert find_run(store, run).collected
@@ -247,21 +320,23 @@ def test_collected_runs_stay_in_the_history_and_say_so_when_their_artifacts_are_
         promote_run(store, find_run(store, run), "by hand", quiet)
 
 
+@IN_A_FOLDER
 def test_what_was_collected_is_made_anew_by_the_next_run_that_needs_it(
-    folder: FolderPlace, finished: Callable[..., str]
+    place: Place, finished: Callable[..., str]
 ) -> None:
     run = finished("one", "never")
-    collected(folder, 0)
+    collected(place, 0)
 
     again = finished("one", "never")
 
-    assert find_run(folder.open(), again).artifacts == find_run(folder.open(), run).artifacts
-    assert whole(folder.open(), again)
+    assert find_run(place.open(), again).artifacts == find_run(place.open(), run).artifacts
+    assert whole(place.open(), again)
 
 
 # Killed
 
 
+@IN_A_FOLDER
 def test_a_collection_killed_at_any_step_leaves_a_store_that_verifies_and_a_second_one_finishes(
     folder: FolderPlace, finished: Callable[..., str], tmp_path: Path
 ) -> None:

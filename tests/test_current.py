@@ -5,25 +5,24 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from places import FolderPlace, Place, delete, flip_a_bit, overwrite, truncate
+from places import FolderPlace, Place, delete, empty, flip_a_bit, halve, overwrite, truncate
 from promotions import actions, current, files_of, finished, logged, root_files
 from tiny_artifacts import finished_run, identity_of, make_artifact, quiet, results
 
 from tasks.core.environment import who
-from tasks.core.errors import ExpectedError, InputError, WorldError
+from tasks.core.errors import InputError, WorldError
 from tasks.core.gate import JUDGED, judged
 from tasks.core.store import DamagedArtifact, Store, open_store
 from tasks.core.store.current import (
     ROOT_FILES,
     Current,
-    in_good_standing,
+    LostCurrent,
     promote_run,
     read_current,
-    read_log,
     roll_back,
-    rolled_back,
 )
 from tasks.core.store.history import find_run
+from tasks.core.store.promotions import in_good_standing, read_log, rolled_back
 from tasks.core.store.runs import Run, RunRecord, recorded_run
 
 Spoil = Callable[[Place, str], None]
@@ -190,15 +189,94 @@ def test_a_promoted_run_whose_files_are_lost_does_not_keep_the_store_from_being_
     assert "weights/" in line
 
 
-def test_a_garbled_current_json_is_said_in_one_line(place: Place) -> None:
-    finished(place, "one")
-    place.write("current.json", b'{"run": 1}')
+# A lost current.json
 
-    with pytest.raises(ExpectedError) as raised:
-        read_current(place.open())
 
-    assert "current.json" in str(raised.value)
-    assert "\n" not in str(raised.value)
+@pytest.mark.parametrize("damage", [delete, halve])
+def test_a_lost_current_json_is_restored_from_the_log_and_the_runs_record(place: Place, damage: Spoil) -> None:
+    finished(place, "one", "two")
+    finished_run(place.location, "three", policy="never")
+    whole, log = place.all(), list[str]()
+    damage(place, "current.json")
+    spoilt = place.all().get("current.json")
+
+    open_store(place.location, log.append)
+
+    assert {name: content for name, content in place.all().items() if not name.startswith(".quarantine/")} == whole
+    assert list(place.all(".quarantine/current.json-").values()) == ([spoilt] if spoilt else [])
+    [line] = log
+    how = "garbled, and set aside" if spoilt else "missing"
+    assert line.startswith(f"current.json was {how}: by promotions.jsonl, the current run is {current(place).run}; ")
+
+
+def test_a_current_json_that_was_lost_after_a_rollback_is_of_the_run_that_was_gone_back_to(place: Place) -> None:
+    one, _ = finished(place, "one", "two")
+    before = rolled_back_to(place.open(), one)
+    place.delete("current.json")
+
+    assert current(place) == before
+
+
+def test_the_gate_is_not_switched_off_by_a_lost_current_json(place: Place) -> None:
+    finished_run(place.location, "good", correct=[True] * 400)
+    place.delete("current.json")
+
+    poor = finished_run(place.location, "poor", correct=[False] * 400).record
+
+    assert str(poor.verdict).startswith("not promoted: 0.00% against 100.00% of run ")
+    assert root_files(place)["cifar_net.pth"] == b"weights of good"
+
+
+def lose_the_log(place: Place, _: RunRecord) -> None:
+    place.delete("promotions.jsonl")
+
+
+def tear_the_log(place: Place, _: RunRecord) -> None:
+    place.write("promotions.jsonl", place.read("promotions.jsonl") + b'{"action": "promote", "ru')
+
+
+def lose_the_record(place: Place, record: RunRecord) -> None:
+    place.delete(f"runs/{record.run}.json")
+
+
+@pytest.mark.parametrize(
+    ("damage", "lose"), [(delete, lose_the_log), (overwrite, tear_the_log), (empty, lose_the_record)]
+)
+def test_a_current_json_that_cannot_be_restored_stops_all_promotions_but_those_by_hand(
+    place: Place, damage: Spoil, lose: Callable[[Place, RunRecord], None]
+) -> None:
+    one, two = finished(place, "one", "two")
+    damage(place, "current.json")
+    lose(place, two)
+    log: list[str] = []
+
+    open_store(place.location, log.append)
+    with pytest.raises(LostCurrent) as raised:
+        finished_run(place.location, "three")
+
+    got = "something else" if damage is overwrite else "nothing"
+    assert str(raised.value).endswith(
+        f"/current.json: expected the current run, got {got}; name it by `cifar promote RUN`"
+    )
+    assert log == [str(raised.value)]
+    assert root_files(place) == files_of("two")
+
+    promoted_by_hand(place.open(), one)
+
+    assert current(place).run == one.run
+    assert root_files(place) == files_of("one")
+    finished(place, "three")
+    assert root_files(place) == files_of("three")
+
+
+@pytest.mark.parametrize("words", [[], ["refused"]])
+def test_a_store_without_any_promotion_lacks_no_current_json(place: Place, words: list[str]) -> None:
+    for word in words:
+        finished_run(place.location, word, policy="never")
+    log: list[str] = []
+
+    assert read_current(open_store(place.location, log.append)) is None
+    assert log == []
 
 
 # By hand
@@ -247,7 +325,7 @@ def test_rolling_back_twice_goes_back_two_and_then_no_further(place: Place) -> N
 
     assert current(place).run == one.run
     assert root_files(place) == files_of("one")
-    with pytest.raises(InputError, match="run previous: expected 2 or more promoted runs, got 1"):
+    with pytest.raises(InputError, match=r"run previous: expected 2 or more promoted runs in .*, got 1"):
         find_run(place.open(), "previous")
     with pytest.raises(WorldError):
         rolled_back_to(place.open(), one)

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from places import FolderPlace, Place, delete, flip_a_bit, overwrite
-from tiny_runs import tiny_run
+from places import BucketPlace, FolderPlace, Place, delete, flip_a_bit, make_unreadable, overwrite
+from tiny_runs import quiet, tiny_run
 
 from tasks.core.config import Settings
 from tasks.core.errors import InputError
 from tasks.core.explanation import explain
 from tasks.core.store import Store, open_store
 from tasks.core.store.artifact import ArtifactRef
+from tasks.core.store.current import read_current, roll_back
 from tasks.core.store.history import find_run
 
 VERDICT_FOLLOWS = "report: its verdict follows from what is made before it"
@@ -254,6 +255,40 @@ def test_a_run_gives_the_reasons_that_were_told_before(
 
     assert reasons
     assert set(reasons) <= set(log)
+
+
+def test_after_a_rollback_the_current_run_stays_with_a_report_that_is_made_once_and_then_reused(
+    place: FolderPlace, told: Callable[..., list[str]], archive: Path
+) -> None:
+    rolled_back_to = roll_back(place.open(), find_run(place.open(), "previous"), "unfair", quiet)
+    assert told(place, seed=1)[5].startswith("report runs again: facts.verdict it is the first finished run")
+
+    tiny_run(place.root, settings_of(archive, seed=1))
+
+    found = read_current(place.open())
+    assert found is not None
+    assert (found.run, found.why) == (rolled_back_to.run, "unfair")
+    assert "unfair" in place.read("report.html").decode()
+    assert told(place, seed=1) == reused(found.artifacts)
+
+
+def test_a_payload_that_cannot_be_read_is_told(place: FolderPlace, archive: Path) -> None:
+    weights = refs_of(place)["weights"]
+    make_unreadable(place, f"{weights}/cifar_net.pth")
+
+    lines = list(explain(place.open(), settings_of(archive), pytest.fail))
+
+    assert lines[2] == f"train runs again: {weights}: cifar_net.pth cannot be read: Input/output error"
+
+
+def test_a_run_on_a_bucket_is_told_as_in_a_folder(bucket: BucketPlace, archive: Path) -> None:
+    refs = tiny_run(bucket.location, settings_of(archive)).artifacts
+    assert list(explain(bucket.open(), settings_of(archive), pytest.fail)) == reused(refs)
+
+    flip_a_bit(bucket, bucket.name_of(refs["weights"], "cifar_net.pth"))
+
+    lines = list(explain(bucket.open(), settings_of(archive), pytest.fail))
+    assert lines[2].startswith(f"train runs again: {refs['weights']}: cifar_net.pth is damaged")
 
 
 def test_a_device_that_is_not_here_is_refused(artifacts: Path, archive: Path) -> None:

@@ -8,10 +8,11 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from killing import go_on, killed_at_every_step, started
-from places import FolderPlace, flip_a_bit, payload_of, staged
+from places import FolderPlace, flip_a_bit, make_unreadable, payload_of, staged
 from tiny_artifacts import quiet, stage_of
 
-from tasks.core.errors import ExpectedError, InputError
+from tasks.core.errors import ExpectedError, InputError, WorldError
+from tasks.core.files import disk_errors
 from tasks.core.store import DamagedArtifact, Store, open_store
 from tasks.core.store.artifact import Key, Log, Stage
 from tasks.core.store.storage import MANIFEST
@@ -25,6 +26,38 @@ def store(folder: FolderPlace) -> Store:
 
 
 # Damage
+
+
+@pytest.mark.parametrize("name", ["a.bin", MANIFEST])
+def test_what_cannot_be_read_is_said_in_one_line(folder: FolderPlace, store: Store, name: str) -> None:
+    ref = store.get_or_create(stage_of(PAYLOAD), quiet).ref
+    make_unreadable(folder, f"{ref}/{name}")
+
+    with pytest.raises(WorldError) as raised:
+        store.open(ref)
+
+    assert f"{name} cannot be read: Input/output error; " in str(raised.value).replace(": cannot", " cannot")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_folder_that_cannot_be_read_is_said_in_one_line(folder: FolderPlace, store: Store) -> None:
+    (folder.root / "runs").symlink_to("runs")
+
+    assert store.storage.names("runs") == []
+    with pytest.raises(WorldError, match=r"runs/one\.json: cannot be read: Too many levels of symbolic links; check"):
+        store.storage.read("runs/one.json")
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [(errno.ENOSPC, "free some"), (errno.EACCES, "who may write there"), (errno.EIO, "check the disk")],
+)
+def test_what_is_advised_for_a_disk_fits_what_is_wrong_with_it(tmp_path: Path, code: int, advice: str) -> None:
+    with pytest.raises(WorldError, match=advice) as raised, disk_errors(tmp_path):
+        raise OSError(code, os.strerror(code), str(tmp_path / "file"))
+
+    assert ("free some" in str(raised.value)) == (code == errno.ENOSPC)
+    assert os.strerror(code) in str(raised.value)
 
 
 def replace_by_a_folder(path: Path) -> None:

@@ -7,17 +7,18 @@ from typing import get_args
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from places import FolderPlace, Place, flip_a_bit
-from tiny_artifacts import finished_run, identity_of, predictions_bytes, quiet
+from places import FolderPlace, Place, flip_a_bit, overwrite
+from tiny_artifacts import finished_run, identity_of, make_artifact, predictions_bytes, quiet, results
 
 from tasks.core.comparison import compare
 from tasks.core.config import Promote
-from tasks.core.gate import JUDGED, Rival, Situation, decide
+from tasks.core.gate import JUDGED, Rival, Situation, decide, judged
 from tasks.core.identity import RANKS, Kind
 from tasks.core.store.artifact import ArtifactRef
-from tasks.core.store.current import Current, promote_run, read_current, read_log, roll_back
+from tasks.core.store.current import Current, promote_run, read_current, roll_back
 from tasks.core.store.history import find_run
-from tasks.core.store.runs import Run, Score, read_record
+from tasks.core.store.promotions import read_log
+from tasks.core.store.runs import Run, Score, read_record, recorded_run
 
 POLICIES: tuple[Promote, ...] = get_args(Promote)
 IMAGES = 1000
@@ -109,6 +110,15 @@ def test_the_same_results_in_other_versions_keep_the_promoted_run(policy: Promot
 
     assert (verdict.action, verdict.promoted) == ("keep", True)
     assert verdict.reason == before.why
+
+
+def test_generated_images_of_another_size_are_not_called_the_same_dataset() -> None:
+    situation = Situation(promoted("generated", "these images"))
+
+    for images, words in (("other images", "generated images, too"), ("these images", "the latest run on the same")):
+        verdict = decide("auto", 1.0, refs("now", images), identity_of("generated", images), situation)
+        assert words in verdict.reason
+        assert ("same dataset" in verdict.reason) == (images == "these images")
 
 
 @pytest.mark.parametrize("name", JUDGED)
@@ -208,6 +218,17 @@ def scored(place: Place, count: int, word: str = "", policy: Promote = "auto", t
     return finished_run(place.location, word, policy=policy, correct=right(count), tolerance=tolerance)
 
 
+def reporting_run(place: Place, count: int, policy: Promote = "auto") -> Run:
+    """A run that gets `count` images right, and whose report shows the reason of the verdict."""
+    payloads = results(f"{count} right", identity_of(), right(count))
+    with recorded_run(place.open(), {}, {}, quiet) as run:
+        run.keep(*(make_artifact(run.store, name, payloads[name]) for name in JUDGED))
+        with judged(run, policy, 1.0, quiet) as verdict:
+            page = f"report, as {verdict.reason}".encode()
+            run.keep(make_artifact(run.store, "report", {"report.html": page, "metrics.json": b"{}"}))
+    return run
+
+
 def is_refused(run: Run) -> bool:
     return str(run.record.verdict).startswith("not promoted: ")
 
@@ -297,6 +318,36 @@ def test_a_rolled_back_run_is_no_measure_and_its_results_are_refused(place: Plac
     why = f"its results are those of run {unfair.record.run}, which was rolled back (it saw the test images)"
     assert why in str(unfair_again.record.verdict)
     assert current(place) == fair.record.run
+
+
+@pytest.mark.parametrize("policy", ["auto", "never"])
+def test_the_current_run_stays_when_it_is_run_again_after_a_rollback(place: Place, policy: Promote) -> None:
+    """The reason is another one by then, and so is the report, which shows it."""
+    one = reporting_run(place, 600)
+    reporting_run(place, 610)
+    roll_back(place.open(), find_run(place.open(), "previous"), "unfair", quiet)
+
+    again, once_more = (reporting_run(place, 600, policy) for _ in range(2))
+
+    assert again.record.verdict == "the same as the promoted one, which stays: unfair"
+    found = read_current(place.open())
+    assert found is not None
+    assert (found.run, found.action, found.why) == (one.record.run, "rollback", "unfair")
+    assert [entry.action for entry in read_log(place.open())] == ["promote", "promote", "rollback"]
+    assert found.artifacts == again.record.artifacts == once_more.record.artifacts
+    assert place.read("report.html") == b"report, as unfair"
+
+
+def test_the_current_run_stays_when_one_of_its_versions_is_made_anew(place: Place) -> None:
+    one = scored(place, 600)
+    place.lose(one.record.artifacts["report"])
+    overwrite(place, f"{one.record.artifacts['weights']}/manifest.json")
+
+    again = scored(place, 600)
+
+    assert current(place) == one.record.run
+    assert again.record.artifacts["weights"] != one.record.artifacts["weights"]
+    assert [entry.action for entry in read_log(place.open())] == ["promote"]
 
 
 def test_a_rolled_back_run_that_is_promoted_again_is_the_measure_again(folder: FolderPlace) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 import pytest
-from places import FolderPlace
+from killing import killed, next_line, started
+from places import IN_A_FOLDER, Place
 from tiny_artifacts import finished_run, identity_of, quiet
 
 from tasks.core.errors import InputError
@@ -13,20 +14,29 @@ from tasks.core.store.current import promote_run, roll_back
 from tasks.core.store.history import artifact_of, find_run, history, payload_of, recipe_in_words
 from tasks.core.store.runs import recorded_run
 
+RUNNING = """
+import sys
+from tasks.core.store import open_store
+from tasks.core.store.runs import recorded_run
+with recorded_run(open_store(sys.argv[1]), {}, {}) as run:
+    print(run.record.run, flush=True)
+    sys.stdin.readline()
+"""
+
 
 @pytest.fixture
-def finished(folder: FolderPlace) -> Callable[..., str]:
+def finished(place: Place) -> Callable[..., str]:
     """Finishes a run of the given word and policy; its id."""
 
     def finish(word: str, policy: str = "auto") -> str:
-        return finished_run(folder.location, word, policy=policy).record.run  # type: ignore[arg-type]
+        return finished_run(place.location, word, policy=policy).record.run  # type: ignore[arg-type]
 
     return finish
 
 
 @pytest.fixture
-def store(folder: FolderPlace) -> Store:
-    return folder.open()
+def store(place: Place) -> Store:
+    return place.open()
 
 
 def standings(store: Store) -> dict[str, str | None]:
@@ -56,16 +66,18 @@ def test_a_run_is_found_by_its_id_and_by_how_that_begins(store: Store, finished:
         assert find_run(store, run[:-1]).run == run
 
 
+@IN_A_FOLDER
 def test_an_id_that_another_one_begins_with_is_that_run_itself(
-    folder: FolderPlace, store: Store, finished: Callable[..., str]
+    place: Place, store: Store, finished: Callable[..., str]
 ) -> None:
     run = finished("one")
-    folder.write(f"runs/{run}0.json", folder.read(f"runs/{run}.json").replace(run.encode(), f"{run}0".encode()))
+    place.write(f"runs/{run}0.json", place.read(f"runs/{run}.json").replace(run.encode(), f"{run}0".encode()))
 
     assert find_run(store, run).run == run
     assert find_run(store, f"{run}0").run == f"{run}0"
 
 
+@IN_A_FOLDER
 def test_current_and_previous_follow_promotions(store: Store, finished: Callable[..., str]) -> None:
     one, two, three = (finished(word) for word in ("one", "two", "three"))
     finished("four", "never")
@@ -78,6 +90,7 @@ def test_current_and_previous_follow_promotions(store: Store, finished: Callable
     assert find_run(store, "previous").run == three
 
 
+@IN_A_FOLDER
 def test_previous_goes_one_run_further_back_with_each_rollback(store: Store, finished: Callable[..., str]) -> None:
     one, two, _ = (finished(word) for word in ("one", "two", "three"))
 
@@ -86,9 +99,10 @@ def test_previous_goes_one_run_further_back_with_each_rollback(store: Store, fin
 
     go_back(store)
     assert find_run(store, "current").run == one
-    assert refused(store, "previous").startswith("run previous: expected 2 or more promoted runs, got 1; see")
+    assert "run previous: expected 2 or more promoted runs in" in refused(store, "previous")
 
 
+@IN_A_FOLDER
 def test_a_run_that_was_rolled_back_comes_back_by_a_promotion_only(store: Store, finished: Callable[..., str]) -> None:
     one, two = finished("one"), finished("two")
     go_back(store)
@@ -103,21 +117,28 @@ def test_without_a_promoted_run_neither_current_nor_previous_means_one(
 ) -> None:
     finished("one", "never")
 
-    assert refused(store, "current") == ("run current: expected 1 or more promoted runs, got 0; see `cifar history`")
-    assert refused(store, "previous") == ("run previous: expected 2 or more promoted runs, got 0; see `cifar history`")
+    for name, count in (("current", 1), ("previous", 2)):
+        assert refused(store, name) == (
+            f"run {name}: expected {count} or more promoted runs in {store.storage.location}, "
+            "got 0; see `cifar history`"
+        )
 
 
 @pytest.mark.parametrize("name", ["", "nothing", "2", "../runs", "weights"])
 def test_a_name_of_no_run_is_refused_on_one_line(store: Store, name: str) -> None:
-    assert refused(store, name) == (f"run {name!r}: expected the id of a run or how it begins; see `cifar history`")
+    assert refused(store, name) == (
+        f"run {name!r}: expected the id of a run in {store.storage.location}, or how it begins; see `cifar history`"
+    )
 
 
+@IN_A_FOLDER
 def test_an_empty_name_does_not_mean_the_only_run(store: Store, finished: Callable[..., str]) -> None:
     finished("one")
 
     refused(store, "")
 
 
+@IN_A_FOLDER
 def test_an_ambiguous_beginning_names_the_newest_runs_that_it_may_mean(
     store: Store, finished: Callable[..., str]
 ) -> None:
@@ -131,10 +152,10 @@ def test_an_ambiguous_beginning_names_the_newest_runs_that_it_may_mean(
 
 
 def test_a_record_that_cannot_be_read_is_said_and_is_no_row(
-    folder: FolderPlace, store: Store, finished: Callable[..., str]
+    place: Place, store: Store, finished: Callable[..., str]
 ) -> None:
     lost, one = finished("lost"), finished("one")
-    folder.write(f"runs/{lost}.json", b'{"run": ')
+    place.write(f"runs/{lost}.json", b'{"run": ')
 
     assert refused(store, lost) == f"run {lost}: its record cannot be read; `cifar verify` says more"
     assert [row.run for row in history(store)] == [one]
@@ -143,6 +164,7 @@ def test_a_record_that_cannot_be_read_is_said_and_is_no_row(
 # Rows
 
 
+@IN_A_FOLDER
 def test_rows_come_newest_first_even_within_one_second(store: Store, finished: Callable[..., str]) -> None:
     runs = [finished(str(number)) for number in range(6)]
 
@@ -153,10 +175,10 @@ def test_an_empty_store_has_an_empty_history(store: Store) -> None:
     assert history(store) == []
 
 
-def test_a_row_says_who_when_what_and_how_well(folder: FolderPlace) -> None:
-    record = finished_run(folder.location, "one", identity_of(), correct=[True] * 9 + [False] * 3).record
+def test_a_row_says_who_when_what_and_how_well(place: Place) -> None:
+    record = finished_run(place.location, "one", identity_of(), correct=[True] * 9 + [False] * 3).record
 
-    [row] = history(folder.open())
+    [row] = history(place.open())
 
     low, high = wilson_interval(9, 12)
     assert (row.accuracy, row.accuracy_low, row.accuracy_high) == (0.75, low, high)
@@ -177,6 +199,18 @@ def test_a_run_that_failed_has_a_row_without_accuracy(store: Store) -> None:
 def test_a_run_in_progress_has_a_row(store: Store) -> None:
     with recorded_run(store, {}, {}, quiet) as run:
         assert [(row.run, row.status) for row in history(store)] == [(run.record.run, "running")]
+
+
+def test_a_run_whose_process_was_killed_is_told_at_once_and_nothing_is_written(place: Place, store: Store) -> None:
+    with started(RUNNING, place.location) as process:
+        run = next_line(process)
+        assert [row.status for row in history(store)] == ["running"]
+        killed(process)
+    before = place.all()
+
+    assert [row.status for row in history(store)] == ["killed"]
+    assert find_run(store, run).status == "killed"
+    assert place.all() == before
 
 
 def test_the_recipe_is_told_with_what_was_set_otherwise() -> None:
@@ -207,18 +241,18 @@ def test_standings_follow_promotions_refusals_and_rollbacks(store: Store, finish
     assert standings(store) == {one: "promoted", two: "current", three: "promoted"}
 
 
+@IN_A_FOLDER
 def test_a_run_with_the_current_results_has_no_standing_of_its_own(store: Store, finished: Callable[..., str]) -> None:
     one, again = finished("one"), finished("one")
 
     assert standings(store) == {one: "current", again: None}
 
 
-def test_a_torn_line_of_the_log_costs_that_line_only(
-    folder: FolderPlace, store: Store, finished: Callable[..., str]
-) -> None:
+@IN_A_FOLDER
+def test_a_torn_line_of_the_log_costs_that_line_only(place: Place, store: Store, finished: Callable[..., str]) -> None:
     one, two, three = (finished(word) for word in ("one", "two", "three"))
-    first, _, third = folder.read("promotions.jsonl").splitlines()
-    folder.write("promotions.jsonl", b"\n".join([first, b'{"action": "pro', third]) + b"\n")
+    first, _, third = place.read("promotions.jsonl").splitlines()
+    place.write("promotions.jsonl", b"\n".join([first, b'{"action": "pro', third]) + b"\n")
 
     assert standings(store) == {one: "promoted", two: None, three: "current"}
     assert find_run(store, "previous").run == one
@@ -227,9 +261,10 @@ def test_a_torn_line_of_the_log_costs_that_line_only(
 # Artifacts by name
 
 
-def test_an_artifact_is_found_by_the_names_of_its_run_and_its_own(folder: FolderPlace) -> None:
-    record = finished_run(folder.location, "one").record
-    store = folder.open()
+@IN_A_FOLDER
+def test_an_artifact_is_found_by_the_names_of_its_run_and_its_own(place: Place) -> None:
+    record = finished_run(place.location, "one").record
+    store = place.open()
 
     assert artifact_of(store, "current", "weights") == record.artifacts["weights"]
     with pytest.raises(InputError) as raised:
@@ -248,37 +283,38 @@ def test_a_run_without_artifacts_says_that_it_has_none(store: Store) -> None:
         artifact_of(store, run.record.run, "weights")
 
 
-def test_a_payload_of_one_file_is_that_file_and_one_of_several_is_their_folder(folder: FolderPlace) -> None:
-    report = finished_run(folder.location, "one").record.artifacts["report"]
-    store = folder.open()
+def test_a_payload_of_one_file_is_that_file_and_one_of_several_is_their_folder(place: Place) -> None:
+    report = finished_run(place.location, "one").record.artifacts["report"]
+    store = place.open()
 
     assert payload_of(store, "current", "per_class").read_bytes() == b"classes of one"
-    assert payload_of(store, "current", "report") == folder.root / str(report)
+    assert payload_of(store, "current", "report") == store.open(report)
 
 
-def test_a_payload_is_of_the_run_that_was_asked_for(folder: FolderPlace, finished: Callable[..., str]) -> None:
+@IN_A_FOLDER
+def test_a_payload_is_of_the_run_that_was_asked_for(place: Place, finished: Callable[..., str]) -> None:
     finished("one")
     finished("two")
 
-    assert payload_of(folder.open(), "previous", "per_class").read_bytes() == b"classes of one"
+    assert payload_of(place.open(), "previous", "per_class").read_bytes() == b"classes of one"
 
 
-def test_damaged_bytes_are_not_handed_out(folder: FolderPlace, finished: Callable[..., str]) -> None:
-    finished("one")
-    path = payload_of(folder.open(), "current", "per_class")
-    folder.write(str(path.relative_to(folder.root)), b"classes of two")
+def test_damaged_bytes_are_not_handed_out(place: Place) -> None:
+    ref = finished_run(place.location, "one").record.artifacts["per_class"]
+    assert payload_of(place.open(), "current", "per_class")
+    place.write(place.name_of(ref, "per_class.parquet"), b"classes of two")
 
     with pytest.raises(DamagedArtifact, match=r"per_class\.parquet is damaged"):
-        payload_of(folder.open(), "current", "per_class")
+        payload_of(place.open(), "current", "per_class")
 
 
-def test_looking_at_the_history_changes_nothing(folder: FolderPlace, finished: Callable[..., str]) -> None:
+def test_looking_at_the_history_changes_nothing(place: Place, finished: Callable[..., str]) -> None:
     finished("one")
     finished("two")
-    before, store = folder.all(), folder.open()
+    before, store = place.all(), place.open()
 
     history(store)
     find_run(store, "previous")
     payload_of(store, "current", "weights")
 
-    assert folder.all() == before
+    assert place.all() == before

@@ -3,7 +3,6 @@
 `make test` goes through the same sequences each time; with CIFAR_FLOW_SOAK=1 they are others, for some minutes.
 """
 
-import hashlib
 import os
 import shutil
 import signal
@@ -15,36 +14,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-from filelock import FileLock
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from killing import PATIENCE_S, kill_before_step
 from places import FolderPlace, flip_a_bit
 from tiny_artifacts import identity_of, predictions_bytes, quiet, results, stage_of
+from witness import Witness
 
 from tasks.core.config import Promote
 from tasks.core.errors import ExpectedError
 from tasks.core.gate import judged
 from tasks.core.identity import Identity
-from tasks.core.store import ArtifactRef, DamagedArtifact, Store, open_store
-from tasks.core.store.artifact import Manifest
+from tasks.core.store import Store, open_store
 from tasks.core.store.collection import collect
-from tasks.core.store.current import (
-    ROOT_FILES,
-    Current,
-    in_good_standing,
-    promote_run,
-    read_log,
-    roll_back,
-)
+from tasks.core.store.current import ROOT_FILES, promote_run, roll_back
 from tasks.core.store.history import find_run
-from tasks.core.store.runs import RunRecord, recorded_run
-from tasks.core.store.storage import MANIFEST
-from tasks.core.store.verification import verify
+from tasks.core.store.promotions import in_good_standing, read_log
+from tasks.core.store.runs import recorded_run
 
-Files = dict[str, bytes]
 Action = Callable[[Store], object]
 Spoil = Callable[[FolderPlace, str], None]
 
@@ -109,127 +97,6 @@ def do_in_a_mortal_process(action: Callable[[], object], root: Path, step: int) 
             traceback.print_exc()
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) in (0, -signal.SIGKILL)
-
-
-class Witness:
-    """What was seen of a store from outside: its versions as they appeared, and which of their files were spoilt since.
-
-    Those that were found damaged and set aside are `gone`. Versions that were collected are forgotten, as in the store.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.whole: dict[str, Files] = {}
-        self.spoilt: dict[str, set[str]] = {}
-        self.gone: dict[str, Files] = {}
-        self.records: dict[str, RunRecord] = {}
-        self.promoted: set[str] = set()
-
-    def look(self) -> None:
-        """Check what holds at any moment, even if a process was killed just now and nobody opened the store since."""
-        for lock in self.root.glob(".work/locks/*.lock"):
-            with FileLock(lock).acquire(timeout=0):
-                pass
-        for path in sorted(self.root.glob("runs/[!.]*")):
-            self.records[path.stem] = RunRecord.model_validate_json(path.read_bytes())
-        self.promoted |= {current.run} if (current := self.current()) else set()
-        assert not [run for run in self.promoted if self.records[run].collected]
-        self._look_at_versions()
-
-    def _look_at_versions(self) -> None:
-        there = {f"{path.parent.name}/{path.name}": files_in(path) for path in self.root.glob("[!.]*/*/")}
-        for version in there.keys() - self.whole.keys():
-            check_is_whole(version, there[version])
-            assert self.gone.pop(version, there[version]) == there[version], f"{version} came back with other bytes"
-        self.whole |= {version: there[version] for version in sorted(there) if version not in self.whole}
-        for version in self.whole.keys() - there.keys():
-            self._check_may_be_absent(version, self.spoilt.pop(version), self.whole.pop(version))
-        for version, held in there.items():
-            wrong = {name for name, content in self.whole[version].items() if held.get(name) != content}
-            assert wrong <= self.spoilt.get(version, set()), f"{version}: {wrong} changed"
-            self.spoilt[version] = wrong
-
-    def _check_may_be_absent(self, version: str, spoilt: set[str], before: Files) -> None:
-        if spoilt and any(self.root.glob(f".quarantine/{version.replace('/', '-')}-*T*/")):
-            self.gone[version] = before
-        else:
-            assert version not in map(str, self.wanted()), f"{version} is lost"
-
-    def current(self) -> Current | None:
-        path = self.root / "current.json"
-        return Current.model_validate_json(path.read_bytes()) if path.exists() else None
-
-    def wanted(self) -> list[ArtifactRef]:
-        """What the runs are made of that were not collected."""
-        return [ref for each in self.records.values() if not each.collected for ref in each.artifacts.values()]
-
-    def is_whole(self, ref: ArtifactRef) -> bool:
-        return str(ref) in self.whole and not self.spoilt[str(ref)]
-
-    def can_be_promoted(self, run: str) -> bool:
-        record = self.records[run]
-        whole = all(self.is_whole(record.artifacts[name]) for name in ROOT_FILES.values() if name in record.artifacts)
-        return record.status == "completed" and not record.collected and whole
-
-    def look_around(self, store: Store) -> None:
-        """Check what holds in a store that was just opened."""
-        self.look()
-        assert self._half_done() == []
-        for ref in self.wanted():
-            if self.is_whole(ref):
-                assert files_in(store.open(ref)) == self.whole[str(ref)]
-            else:
-                with pytest.raises(DamagedArtifact):
-                    store.open(ref)
-        self._check_current_run(store)
-        wrong = self._wrong()
-        found = {finding.wrong: finding.known for _, piece in verify(store) for finding in piece}
-        assert {next(filter(words.startswith, wrong), words): known for words, known in found.items()} == wrong
-
-    def _half_done(self) -> list[Path]:
-        """What is half written, but for records, which the next collection sweeps, and for what is not healed yet."""
-        damaged = [self.root / version for version, files in self.spoilt.items() if files]
-        left_for_later = [self.root / name for name in (".work", ".quarantine", "runs")] + damaged
-        hidden = [path for path in self.root.rglob(".*") if not {path, *path.parents} & set(left_for_later)]
-        return [*hidden, *self.root.glob(".work/staging/*"), *self.root.glob(".work/trash/*")]
-
-    def _check_current_run(self, store: Store) -> None:
-        current, promotions = self.current(), [entry for entry in read_log(store) if entry.action != "refuse"]
-        assert promotions[-1:] == ([current.entry] if current else [])
-        assert {entry.run for entry in promotions} == self.promoted
-        assert {self.records[run].status for run in self.promoted} <= {"completed"}
-        for name, artifact in ROOT_FILES.items():
-            if current and self.is_whole(ref := current.artifacts[artifact]):
-                assert files_in(self.root)[name] == self.whole[str(ref)][name]
-
-    def _wrong(self) -> dict[str, bool]:
-        """How each finding of `verify` is to begin, and whether it is to be known already."""
-        wrong: dict[str, bool] = {}
-        for version, files in self.spoilt.items():
-            wrong |= {f"{version}: {'its manifest' if MANIFEST in files else name} is": False for name in files}
-        for run, record in self.records.items():
-            gone = [ref for ref in record.artifacts.values() if str(ref) in self.gone and not record.collected]
-            wrong |= {f"run {run}: its {ref} was damaged and set aside": True for ref in gone}
-        if current := self.current():
-            for name, artifact in ROOT_FILES.items():
-                version = str(current.artifacts[artifact])
-                if version in self.gone or MANIFEST in self.spoilt[version]:
-                    wrong[f"run {current.run}: the current run's {version} is lost"] = False
-                elif files_in(self.root).get(name) != self.whole[version][name]:
-                    wrong[f"at the root: {name} is"] = False
-        return wrong
-
-
-def files_in(folder: Path) -> Files:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name[0] != "."}
-
-
-def check_is_whole(version: str, held: Files) -> None:
-    manifest = Manifest.model_validate_json(held[MANIFEST])
-    assert str(manifest.ref) == version
-    assert manifest.holds_together()
-    payload = {name: hashlib.sha256(content).hexdigest() for name, content in held.items() if name != MANIFEST}
-    assert payload == {name: facts.sha256 for name, facts in manifest.files.items()}
 
 
 class How(NamedTuple):
@@ -299,18 +166,33 @@ class UsedStore(RuleBasedStateMachine):
     @rule(asked=runs, how=ways(STEPS_OF_A_RUN))
     def run(self, asked: Asked, how: How) -> None:
         self.asked = asked
-        self.do(lambda store: run_once(store, asked, self.actions), how)
+        self.run_as_asked(how)
+
+    def run_as_asked(self, how: How) -> None:
+        asked = self.asked
+
+        def act(store: Store) -> None:
+            with self.refused_unless(not self.witness.current_is_lost()):
+                run_once(store, asked, self.actions)
+
+        self.do(act, how)
 
     @rule(unsteady=unsteady, how=ways(STEPS_OF_A_RUN))
     def run_the_same_again(self, unsteady: frozenset[str], how: How) -> None:
-        asked = self.asked._replace(refresh=None, unsteady=unsteady)
-        self.do(lambda store: run_once(store, asked, self.actions), how)
+        self.asked = self.asked._replace(refresh=None, unsteady=unsteady)
+        self.run_as_asked(how)
 
     @precondition(lambda self: self.witness.records)
     @rule(keep=st.integers(0, 4), how=ways(80))
     def collect(self, keep: int, how: How) -> None:
-        self.do(lambda store: collect(store, keep, quiet, dry_run=False), how)
-        assert how.death or not list(self.root.glob("runs/.*"))
+        witness = self.witness
+
+        def act(store: Store) -> None:
+            with self.refused_unless(not (witness.gaps() or witness.garbled or witness.current_is_lost())):
+                collect(store, keep, quiet, dry_run=False)
+                assert not list(self.root.glob("runs/.*"))
+
+        self.do(act, how)
 
     @precondition(lambda self: self.witness.records)
     @rule(pick=picks, how=ways(40))
@@ -328,7 +210,8 @@ class UsedStore(RuleBasedStateMachine):
     def roll_back(self, how: How) -> None:
         def act(store: Store) -> None:
             standing = in_good_standing(read_log(store))
-            with self.refused_unless(len(standing) > 1 and self.witness.can_be_promoted(standing[-2])):
+            possible = len(standing) > 1 and self.witness.can_be_promoted(standing[-2])
+            with self.refused_unless(possible and not self.witness.current_is_lost()):
                 roll_back(store, find_run(store, "previous"), "it was better", quiet)
 
         self.do(act, how._replace(early=False))  # or it may rightly say that another run was promoted meanwhile
@@ -355,6 +238,59 @@ class UsedStore(RuleBasedStateMachine):
     def spoil_a_root_file(self, name: str, spoil: Spoil) -> None:
         self.spoil(name, spoil)
 
+    @precondition(lambda self: self.witness.current() and self.witness.is_told_by_log())
+    @rule(spoil=spoils)
+    def spoil_current_json(self, spoil: Spoil) -> None:
+        self.spoil("current.json", spoil)
+
+    @precondition(lambda self: self.witness.promotions())
+    @rule(spoil=spoils)
+    def spoil_the_log(self, spoil: Spoil) -> None:
+        self.witness.log_is_whole = False
+        self.spoil("promotions.jsonl", spoil)
+
+    @precondition(lambda self: self.witness.records)
+    @rule(pick=picks, spoil=spoils)
+    def spoil_a_record(self, pick: int, spoil: Spoil) -> None:
+        """One that is settled, and whose versions are there to be remembered."""
+        run, record = list(self.witness.records.items())[pick % len(self.witness.records)]
+        gone = [ref for ref in record.artifacts.values() if str(ref) in self.witness.gone]
+        if record.status != "running" and not gone:
+            self.spoil(f"runs/{run}.json", spoil)
+            self.witness.look()
+
+    @precondition(lambda self: self.witness.whole)
+    @rule(pick=picks)
+    def lose_a_version(self, pick: int) -> None:
+        """One of those that are named by a record, or that nobody would miss."""
+        witness = self.witness
+        recent = list(witness.whole)[-8:]
+        version = recent[pick % len(recent)]
+        without_record = [refs for run, refs in witness.promoted.items() if run not in witness.records]
+        if version not in [str(ref) for refs in without_record for ref in refs.values()]:
+            shutil.rmtree(self.root / version)
+            witness.spoilt.pop(version)
+            witness.gone[version] = witness.whole.pop(version)
+
+    @precondition(lambda self: self.witness.gaps() or self.witness.garbled or self.witness.current_is_lost())
+    @rule()
+    def mend(self) -> None:
+        """What `verify` and `gc` advise: bring back records, remove torn lines, promote again what the log lacks."""
+        witness, log = self.witness, self.root / "promotions.jsonl"
+        for run in set(witness.garbled) - witness.backups.keys():
+            (self.root / "runs" / f"{run}.json").unlink()
+        for run in witness.backups.keys() - witness.records.keys():
+            (self.root / "runs" / f"{run}.json").write_bytes(witness.backups[run])
+        store = open_store(self.root, quiet)
+        witness.look()
+        if current := witness.current():
+            whole = [line for line, entry in zip(log.read_bytes().splitlines(), witness.log(), strict=True) if entry]
+            log.write_bytes(b"".join(line + b"\n" for line in whole))
+        for run in [*witness.lacking(), *([current.run] if current else witness.promoted)]:
+            if witness.can_be_promoted(run):
+                promote_run(store, find_run(store, run), "promoted before", quiet)
+        witness.look()
+
     def spoil(self, name: str, spoil: Spoil) -> None:
         path = self.root / name
         if path.exists() and path.stat().st_size > 3:
@@ -371,6 +307,7 @@ def test_whatever_happens_a_store_keeps_what_it_promised_and_knows_what_it_lost(
             report_multiple_bugs=False,
             database=None,
             deadline=None,
+            phases=[Phase.generate],  # what is found is short enough as it is, and takes minutes to shrink
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from places import FolderPlace, flip_a_bit
+from places import IN_A_FOLDER, Place, flip_a_bit
 from tiny_artifacts import finished_run, quiet, stage_of
 
 from tasks.core.errors import InputError
@@ -13,8 +13,8 @@ from tasks.core.store.runs import recorded_run
 
 
 @pytest.fixture
-def store(folder: FolderPlace) -> Store:
-    return folder.open()
+def store(place: Place) -> Store:
+    return place.open()
 
 
 def made(store: Store, name: str, *inputs: ArtifactRef, word: str = "", refresh: bool = False) -> ArtifactRef:
@@ -56,6 +56,7 @@ def test_a_version_is_made_from_its_inputs_and_theirs_up_to_the_archive(store: S
     ]
 
 
+@IN_A_FOLDER
 def test_a_version_is_used_for_what_was_made_directly_from_it(store: Store) -> None:
     raw = made(store, "raw")
     dataset = made(store, "dataset", raw)
@@ -81,13 +82,14 @@ def test_a_second_attempt_with_the_same_bytes_has_a_lineage_of_its_own(store: St
     assert above(store, predictions) == [(1, str(first)), (2, str(dataset))]
 
 
-def test_a_version_knows_every_run_that_has_it(folder: FolderPlace, store: Store) -> None:
-    one, two = (finished_run(folder.location, word).record for word in ("one", "two"))
+def test_a_version_knows_every_run_that_has_it(place: Place, store: Store) -> None:
+    one, two = (finished_run(place.location, word).record for word in ("one", "two"))
 
     assert lineage_of(store, str(one.artifacts["weights"])).runs == (one.run,)
     assert set(lineage_of(store, str(one.artifacts["dataset"])).runs) == {one.run, two.run}
 
 
+@IN_A_FOLDER
 def test_a_version_that_no_run_keeps_is_in_none(store: Store) -> None:
     assert lineage_of(store, str(made(store, "weights"))).runs == ()
 
@@ -111,12 +113,14 @@ def test_the_beginning_of_a_version_is_enough_where_only_one_begins_so(store: St
 @pytest.mark.parametrize(
     "name", ["weights/", "weights/zzz", "/", "nothing/0", "weights", "runs/2", "/weights", "../store"]
 )
+@IN_A_FOLDER
 def test_a_name_of_no_version_is_refused_on_one_line(store: Store, name: str) -> None:
     made(store, "weights")
 
     assert refused(store, name) == f"{name}: expected NAME/VERSION of one version in the store, got 0 that begin so"
 
 
+@IN_A_FOLDER
 def test_an_ambiguous_beginning_is_refused_with_how_many_it_may_mean(store: Store) -> None:
     beginnings = [made(store, "weights", word=str(number)).version[0] for number in range(17)]
     twice = next(beginning for beginning in beginnings if beginnings.count(beginning) > 1)
@@ -124,30 +128,30 @@ def test_an_ambiguous_beginning_is_refused_with_how_many_it_may_mean(store: Stor
     assert f"got {beginnings.count(twice)} that begin so" in refused(store, f"weights/{twice}")
 
 
-def test_a_lost_ancestor_is_told_without_a_date_and_ends_its_line(folder: FolderPlace, store: Store) -> None:
+def test_a_lost_ancestor_is_told_without_a_date_and_ends_its_line(place: Place, store: Store) -> None:
     raw = made(store, "raw")
     dataset = made(store, "dataset", raw)
     weights = made(store, "weights", dataset)
-    folder.lose(dataset)
+    place.lose(dataset)
 
     [found] = lineage_of(store, str(weights)).made_from
 
     assert (found.ref, found.at) == (dataset, None)
 
 
-def test_a_version_whose_manifest_is_damaged_says_so(folder: FolderPlace, store: Store) -> None:
+def test_a_version_whose_manifest_is_damaged_says_so(place: Place, store: Store) -> None:
     weights = made(store, "weights")
-    flip_a_bit(folder, f"{weights}/manifest.json")
+    flip_a_bit(place, f"{weights}/manifest.json")
 
     assert refused(store, str(weights)) == (
         f"{weights}: its manifest is lost or damaged; the next run that needs it heals it"
     )
 
 
-def test_looking_at_a_lineage_changes_nothing(folder: FolderPlace, store: Store) -> None:
+def test_looking_at_a_lineage_changes_nothing(place: Place, store: Store) -> None:
     weights = made(store, "weights", made(store, "dataset"))
-    before = folder.all()
+    before = place.all()
 
     lineage_of(store, str(weights))
 
-    assert folder.all() == before
+    assert place.all() == before

@@ -7,7 +7,7 @@ from places import FolderPlace
 from promotions import actions, files_of, finished, root_files
 from tiny_artifacts import finished_run
 
-from tasks.core.store.current import LogEntry, in_good_standing, rolled_back
+from tasks.core.store.promotions import LogEntry, in_good_standing, rolled_back
 
 
 def entries(*lines: str) -> list[LogEntry]:

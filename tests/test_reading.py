@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from places import FolderPlace, flip_a_bit
+from places import BucketPlace, FolderPlace, flip_a_bit
 from tiny_artifacts import finished_run, identity_of, quiet
 
 from tasks.core import reading
@@ -55,6 +55,26 @@ def test_any_run_is_read_by_its_id_or_by_how_that_begins(store: Store) -> None:
         pd.testing.assert_frame_equal(read(store, previous), read(store, "previous"))
         pd.testing.assert_frame_equal(read(store, previous[:-1]), read(store, "previous"))
     assert not torch.equal(reading.weights(store)["fc3.bias"], reading.weights(store, "previous")["fc3.bias"])
+
+
+def test_a_store_in_a_bucket_is_read_in_the_same_way(bucket: BucketPlace) -> None:
+    runs = [finished_run(bucket.location, word).record for word in ("one", "two")]
+    store = bucket.open()
+
+    assert reading.predictions(store)["correct"].sum() == 8
+    assert list(reading.history(store)["standing"]) == ["current", "promoted"]
+    assert reading.payload(store, "per_class", "previous").joinpath("per_class.parquet").read_bytes() == (
+        b"classes of one"
+    )
+    assert reading.compare_runs(store, runs[0].run, "current").images == 12
+    flip_a_bit(bucket, bucket.name_of(runs[1].artifacts["predictions"], "predictions.parquet"))
+    with pytest.raises(DamagedArtifact, match=r"predictions\.parquet is damaged"):
+        reading.predictions(store)
+
+
+def test_a_mistyped_store_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"in {tmp_path / 'typo'}, got 0"):
+        reading.per_class(open_store(tmp_path / "typo"))
 
 
 def test_a_runs_two_tables_agree(store: Store) -> None:
@@ -135,7 +155,7 @@ def test_a_collected_run_says_so_in_place_of_its_tables(folder: FolderPlace) -> 
 
 
 def test_a_store_without_a_promoted_run_has_no_current_tables(folder: FolderPlace) -> None:
-    with pytest.raises(InputError, match="run current: expected 1 or more promoted runs, got 0"):
+    with pytest.raises(InputError, match=f"run current: expected 1 or more promoted runs in {folder.root}, got 0"):
         reading.per_class(folder.open())
 
 

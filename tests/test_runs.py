@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import go_on, killed_at_every_step, next_line, started
+from killing import go_on, killed, killed_at_every_step, next_line, started
 from places import BucketPlace, FolderPlace, Place
 from tiny_artifacts import make_artifact
 
@@ -155,6 +155,32 @@ def test_a_live_run_is_not_taken_for_a_killed_one(place: Place, store: Store) ->
         go_on(process)
     assert on_record(place, run)["status"] == "completed"
     assert on_record(place, other.record.run)["status"] == "completed"
+
+
+def test_a_live_run_of_the_same_user_with_locks_elsewhere_is_not_taken_for_a_killed_one(
+    bucket: BucketPlace, tmp_path: Path
+) -> None:
+    with started(RUNNING, bucket.location, CIFAR_FLOW_CACHE=tmp_path / "another cache") as process:
+        run = next_line(process)
+
+        with recorded_run(bucket.open(), {}, {}):
+            assert on_record(bucket, run)["status"] == "running"
+        go_on(process)
+    assert on_record(bucket, run)["status"] == "completed"
+
+
+def test_a_killed_run_is_told_by_whoever_names_its_cache_in_another_way(
+    bucket: BucketPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "cache")
+    with started(RUNNING, bucket.location) as process:
+        run = next_line(process)
+        killed(process)
+    monkeypatch.setenv("CIFAR_FLOW_CACHE", str(tmp_path / "link"))
+
+    close_killed(bucket.open())
+
+    assert on_record(bucket, run)["status"] == "killed"
 
 
 def test_two_runs_in_one_process_leave_each_other_alone(place: Place, store: Store) -> None:

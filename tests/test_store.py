@@ -26,6 +26,7 @@ from tiny_artifacts import quiet, stage_of
 from tasks.core.errors import ExpectedError, InputError
 from tasks.core.store import DamagedArtifact, Store, open_store
 from tasks.core.store.artifact import ArtifactRef, Key, Log, Stage
+from tasks.core.store.runs import recorded_run
 from tasks.core.store.storage import MANIFEST
 
 Spoil = Callable[[Place, str], None]
@@ -61,6 +62,19 @@ def never_the_same(**ingredients: Any) -> Stage:
         (folder / "a.bin").write_bytes(b"build %d" % next(numbers))
 
     return Stage(Key(name="x", **ingredients), build)
+
+
+def set_aside(place: Place, ref: ArtifactRef) -> dict[str, bytes]:
+    """The files of a version that was found damaged."""
+    found = place.all(f".quarantine/{ref.name}-{ref.version}-")
+    return {name.rpartition("/")[2]: content for name, content in found.items()}
+
+
+def keep(store: Store, stage: Stage, *, refresh: bool = False) -> ArtifactRef:
+    """Have a stage's artifact in a run."""
+    with recorded_run(store, {}, {}, quiet) as run:
+        run.keep(run.store.get_or_create(stage, quiet, refresh=refresh).ref)
+    return run.record.artifacts[stage.key.name]
 
 
 # Reuse
@@ -214,8 +228,7 @@ def test_healing_with_other_bytes_is_a_new_attempt(place: Place, store: Store) -
     assert new.ref.sha256 != old.sha256
     assert payload_of(store, new.ref) == {"a.bin": b"build 1"}
     assert place.files(old) == {}
-    aside = place.all(f".quarantine/x-{old.version}-")
-    assert {name.rpartition("/")[2]: content for name, content in aside.items()} == damaged
+    assert set_aside(place, old) == damaged
     assert store.get_or_create(stage, quiet).ref == new.ref
 
 
@@ -308,7 +321,7 @@ def test_a_spoilt_manifest_never_lets_other_bytes_appear_under_its_version(
     assert log == [f"x runs again: {old}: its manifest is lost or damaged"]
     assert not new.reused
     assert new.ref.version != old.version
-    assert place.files(old)["a.bin"] == b"build 0"
+    assert set_aside(place, old)["a.bin"] == b"build 0"
     assert payload_of(store, new.ref) == {"a.bin": b"build 1"}
     assert store.get_or_create(stage, quiet).ref == new.ref
 
@@ -334,7 +347,43 @@ def test_an_attempt_whose_manifest_is_lost_is_not_overwritten(place: Place, stor
     newest = store.get_or_create(stage, quiet, refresh=True).ref
 
     assert newest.version == stage.key.at_attempt(2).version
-    assert place.files(lost)["a.bin"] == b"build 1"
+    assert set_aside(place, lost)["a.bin"] == b"build 1"
+    assert place.files(lost) == {}
+
+
+# Lost versions
+
+
+def test_a_lost_version_of_a_run_does_not_come_back_with_other_bytes(place: Place, store: Store) -> None:
+    stage = never_the_same()
+    old = keep(store, stage)
+    place.lose(old)
+
+    new = keep(store, stage)
+
+    assert new.version == stage.key.at_attempt(1).version
+    assert payload_of(store, new) == {"a.bin": b"build 1"}
+    with pytest.raises(DamagedArtifact, match=f"{old} is not in the store"):
+        store.open(old)
+    assert store.get_or_create(stage, quiet).ref == new
+
+
+def test_a_lost_version_of_a_run_comes_back_with_the_same_bytes(place: Place, store: Store) -> None:
+    stage = stage_of(PAYLOAD)
+    old = keep(store, stage)
+    place.lose(old)
+
+    assert keep(store, stage) == old
+    assert payload_of(store, old) == PAYLOAD
+
+
+def test_no_attempt_that_a_run_has_is_made_otherwise_when_all_are_lost(place: Place, store: Store) -> None:
+    stage = never_the_same()
+    lost = [keep(store, stage), keep(store, stage, refresh=True)]
+    for ref in lost:
+        place.lose(ref)
+
+    assert keep(store, stage).version == stage.key.at_attempt(2).version
 
 
 # The store itself

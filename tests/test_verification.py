@@ -4,7 +4,19 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from places import FolderPlace, Place, delete, empty, flip_a_bit, lengthen, overwrite, truncate
+from places import (
+    IN_A_FOLDER,
+    FolderPlace,
+    Place,
+    delete,
+    empty,
+    flip_a_bit,
+    halve,
+    lengthen,
+    make_unreadable,
+    overwrite,
+    truncate,
+)
 from tiny_artifacts import finished_run, quiet, stage_of
 
 from tasks.core.store import ArtifactRef, open_store
@@ -15,15 +27,10 @@ from tasks.core.store.verification import Finding, verify
 from tasks.core.store.versions import open_unsettled
 
 
-def halve(place: Place, name: str) -> None:
-    content = place.read(name)
-    place.write(name, content[: len(content) // 2])
-
-
 @pytest.fixture
-def runs(folder: FolderPlace) -> list[RunRecord]:
+def runs(place: Place) -> list[RunRecord]:
     """Two promoted runs, the newer one of which is the current one."""
-    return [finished_run(folder.location, word).record for word in ("one", "two")]
+    return [finished_run(place.location, word).record for word in ("one", "two")]
 
 
 def found(place: Place) -> list[Finding]:
@@ -35,7 +42,7 @@ def wrong(place: Place) -> list[str]:
 
 
 def payload_file(runs: list[RunRecord], artifact: str, file: str) -> str:
-    """The name of a file of the older run, which nothing at the root stands for."""
+    """The name of a file of the older run in a folder, which nothing at the root stands for."""
     return f"{runs[0].artifacts[artifact]}/{file}"
 
 
@@ -52,13 +59,14 @@ def test_nothing_is_wrong_with_an_empty_store(folder: FolderPlace) -> None:
     assert found(folder) == []
 
 
+@IN_A_FOLDER
 def test_nothing_is_wrong_with_an_intact_store_and_every_piece_of_it_is_named(
     folder: FolderPlace, runs: list[RunRecord]
 ) -> None:
     pieces = dict(verify(folder.open()))
 
     refs = {str(ref) for record in runs for ref in record.artifacts.values()}
-    assert set(pieces) == refs | {f"run {record.run}" for record in runs} | {"current run"}
+    assert set(pieces) == refs | {f"run {record.run}" for record in runs} | {"promotions", "current run"}
     assert not any(pieces.values())
 
 
@@ -71,6 +79,7 @@ def test_nothing_is_wrong_while_a_run_is_in_progress_or_after_it_failed(folder: 
     assert found(folder) == []
 
 
+@IN_A_FOLDER
 def test_verifying_changes_nothing(folder: FolderPlace, runs: list[RunRecord]) -> None:
     flip_a_bit(folder, payload_file(runs, "weights", "cifar_net.pth"))
     before = folder.all()
@@ -93,6 +102,7 @@ def test_verifying_changes_nothing(folder: FolderPlace, runs: list[RunRecord]) -
         (delete, "is missing"),
     ],
 )
+@IN_A_FOLDER
 def test_every_damage_of_a_payload_is_found_with_what_it_is(
     folder: FolderPlace, runs: list[RunRecord], damage: Callable[[Place, str], None], words: str
 ) -> None:
@@ -104,6 +114,7 @@ def test_every_damage_of_a_payload_is_found_with_what_it_is(
     assert (finding.advice, finding.known) == ("the next run that needs it makes it anew", False)
 
 
+@IN_A_FOLDER
 def test_a_flipped_bit_is_found_though_size_and_time_are_as_before_and_the_bytes_were_checked_already(
     folder: FolderPlace, runs: list[RunRecord]
 ) -> None:
@@ -118,6 +129,7 @@ def test_a_flipped_bit_is_found_though_size_and_time_are_as_before_and_the_bytes
     assert [len(findings) for _, findings in verify(store) if findings] == [1]
 
 
+@IN_A_FOLDER
 def test_every_damaged_file_is_found_not_only_the_first(folder: FolderPlace, runs: list[RunRecord]) -> None:
     for artifact, file in (("report", "metrics.json"), ("report", "report.html"), ("weights", "cifar_net.pth")):
         flip_a_bit(folder, payload_file(runs, artifact, file))
@@ -125,6 +137,7 @@ def test_every_damaged_file_is_found_not_only_the_first(folder: FolderPlace, run
     assert len(found(folder)) == 3
 
 
+@IN_A_FOLDER
 @pytest.mark.parametrize("damage", [flip_a_bit, halve, lengthen, empty, overwrite])
 def test_a_damaged_manifest_is_found(
     folder: FolderPlace, runs: list[RunRecord], damage: Callable[[Place, str], None]
@@ -134,6 +147,7 @@ def test_a_damaged_manifest_is_found(
     assert wrong(folder) == [f"{runs[0].artifacts['weights']}: its manifest is lost or damaged"]
 
 
+@IN_A_FOLDER
 def test_a_manifest_in_the_place_of_another_one_is_found(folder: FolderPlace, runs: list[RunRecord]) -> None:
     ours, theirs = (f"{record.artifacts['weights']}/manifest.json" for record in runs)
     folder.write(ours, folder.read(theirs))
@@ -141,6 +155,7 @@ def test_a_manifest_in_the_place_of_another_one_is_found(folder: FolderPlace, ru
     assert wrong(folder) == [f"{runs[0].artifacts['weights']}: its manifest is lost or damaged"]
 
 
+@IN_A_FOLDER
 def test_what_is_found_is_put_right_by_the_next_run_that_needs_it(folder: FolderPlace, runs: list[RunRecord]) -> None:
     flip_a_bit(folder, payload_file(runs, "weights", "cifar_net.pth"))
     delete(folder, payload_file(runs, "per_class", "per_class.parquet"))
@@ -153,6 +168,7 @@ def test_what_is_found_is_put_right_by_the_next_run_that_needs_it(folder: Folder
 # Run records
 
 
+@IN_A_FOLDER
 @pytest.mark.parametrize("damage", [halve, empty, overwrite])
 def test_a_record_that_cannot_be_read_is_found(
     folder: FolderPlace, runs: list[RunRecord], damage: Callable[[Place, str], None]
@@ -165,6 +181,7 @@ def test_a_record_that_cannot_be_read_is_found(
     assert finding.advice == "restore runs/ from a backup, or delete it"
 
 
+@IN_A_FOLDER
 def test_an_artifact_of_a_run_that_is_gone_is_found(folder: FolderPlace, runs: list[RunRecord]) -> None:
     ref = runs[0].artifacts["weights"]
     folder.lose(ref)
@@ -175,6 +192,7 @@ def test_an_artifact_of_a_run_that_is_gone_is_found(folder: FolderPlace, runs: l
     assert (finding.advice, finding.known) == ("run again with its settings", False)
 
 
+@IN_A_FOLDER
 def test_what_was_set_aside_for_other_bytes_is_known(folder: FolderPlace, runs: list[RunRecord]) -> None:
     ref = runs[0].artifacts["weights"]
     flip_a_bit(folder, f"{ref}/cifar_net.pth")
@@ -182,10 +200,36 @@ def test_what_was_set_aside_for_other_bytes_is_known(folder: FolderPlace, runs: 
 
     [finding] = found(folder)
 
-    assert finding.wrong == f"run {runs[0].run}: its {ref} was damaged and set aside"
+    assert finding.wrong == f"run {runs[0].run}: its {ref} is not in the store, and was made anew as a later attempt"
     assert (finding.advice, finding.known) == ("run again with its settings", True)
 
 
+def test_what_was_set_aside_stays_known_when_the_quarantine_is_emptied(place: Place, runs: list[RunRecord]) -> None:
+    ref = runs[0].artifacts["weights"]
+    flip_a_bit(place, place.name_of(ref, "cifar_net.pth"))
+    remade_otherwise(place, ref)
+    for name in place.all(".quarantine/"):
+        place.delete(name)
+
+    assert [finding.known for finding in found(place)] == [True]
+
+
+@pytest.mark.parametrize("damage", [overwrite, delete])
+def test_what_stood_without_a_manifest_is_known_once_it_was_made_anew(
+    place: Place, runs: list[RunRecord], damage: Callable[[Place, str], None]
+) -> None:
+    ref = runs[0].artifacts["weights"]
+    manifest = place.open().manifest(ref.name, ref.version)
+    assert manifest is not None
+    damage(place, f"{ref}/manifest.json")
+    assert [finding.known for finding in found(place)] == [False]
+
+    place.open().get_or_create(replace(stage_of(dict.fromkeys(manifest.files, b"other")), key=manifest.key), quiet)
+
+    assert [finding.known for finding in found(place)] == [True]
+
+
+@IN_A_FOLDER
 def test_a_single_file_that_was_set_aside_does_not_make_a_lost_version_known(
     folder: FolderPlace, runs: list[RunRecord]
 ) -> None:
@@ -196,6 +240,7 @@ def test_a_single_file_that_was_set_aside_does_not_make_a_lost_version_known(
     assert [finding.known for finding in found(folder)] == [False, False]  # of the run, and of the one that healed it
 
 
+@IN_A_FOLDER
 def test_a_version_with_other_bytes_than_the_runs_is_found(folder: FolderPlace, runs: list[RunRecord]) -> None:
     ref = runs[0].artifacts["weights"]
     text = folder.read(f"runs/{runs[0].run}.json")
@@ -214,9 +259,115 @@ def test_nothing_is_missed_of_runs_whose_artifacts_were_collected(folder: Folder
     assert found(folder) == []
 
 
+# Archives
+
+
+def run_from_an_archive(place: Place, word: str) -> RunRecord:
+    """A run whose dataset was made from an archive; nothing else is."""
+    store = place.open()
+    raw = store.get_or_create(stage_of({"archive.tar.gz": b"archive"}, "raw"), quiet).ref
+    stage = stage_of({"dataset.json": b"dataset"}, "dataset", inputs={"raw": raw.sha256}, settings={"word": word})
+    with recorded_run(store, {}, {}, quiet) as run:
+        run.keep(raw, run.store.get_or_create(replace(stage, inputs=(raw,)), quiet).ref)
+    return run.record
+
+
+def lose_a_file(place: Place, ref: ArtifactRef) -> None:
+    place.delete(place.name_of(ref, "archive.tar.gz"))
+
+
+def lose_the_manifest(place: Place, ref: ArtifactRef) -> None:
+    overwrite(place, f"{ref}/manifest.json")
+
+
+LOSSES = [Place.lose, lose_a_file, lose_the_manifest]
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+def test_a_lost_archive_is_known_while_the_dataset_of_every_run_that_has_it_is_intact(
+    place: Place, lose: Callable[[Place, ArtifactRef], None]
+) -> None:
+    one, two = (run_from_an_archive(place, word) for word in ("one", "two"))
+    lose(place, one.artifacts["raw"])
+
+    findings = found(place)
+
+    assert findings
+    assert {(finding.advice, finding.known) for finding in findings} == {
+        ("no run needs it while the dataset is intact; --refresh download makes it anew", True)
+    }
+
+    flip_a_bit(place, place.name_of(two.artifacts["dataset"], "dataset.json"))
+    assert not all(finding.known for finding in found(place) if str(one.artifacts["raw"]) in finding.wrong)
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+def test_what_is_advised_for_a_lost_archive_helps(place: Place, lose: Callable[[Place, ArtifactRef], None]) -> None:
+    raw = run_from_an_archive(place, "one").artifacts["raw"]
+    lose(place, raw)
+
+    place.open().get_or_create(stage_of({"archive.tar.gz": b"archive"}, "raw"), quiet, refresh=True)
+
+    assert all(finding.known and "as a later attempt" in finding.wrong for finding in found(place))
+
+
+def test_a_lost_archive_that_no_dataset_was_made_of_is_needed(folder: FolderPlace) -> None:
+    with recorded_run(folder.open(), {}, {}, quiet) as run:
+        run.keep(run.store.get_or_create(stage_of({"archive.tar.gz": b"archive"}, "raw"), quiet).ref)
+    folder.delete(f"{run.record.artifacts['raw']}/archive.tar.gz")
+
+    assert [(finding.advice, finding.known) for finding in found(folder)] == [
+        ("the next run that needs it makes it anew", False)
+    ]
+
+
+# What cannot be read
+
+
+@IN_A_FOLDER
+def test_a_payload_that_cannot_be_read_is_found_as_such_and_made_anew(
+    folder: FolderPlace, runs: list[RunRecord]
+) -> None:
+    make_unreadable(folder, payload_file(runs, "weights", "cifar_net.pth"))
+
+    assert wrong(folder) == [f"{runs[0].artifacts['weights']}: cifar_net.pth cannot be read: Input/output error"]
+    finished_run(folder.location, "one", policy="never")
+    assert found(folder) == []
+
+
+@IN_A_FOLDER
+def test_every_other_piece_is_checked_though_one_cannot_be_read(folder: FolderPlace, runs: list[RunRecord]) -> None:
+    record = f"runs/{runs[0].run}.json"
+    make_unreadable(folder, record)
+    flip_a_bit(folder, "per_class.parquet")
+
+    unreadable, damaged = found(folder)
+
+    assert unreadable.wrong == f"{folder.root}/{record}: cannot be read: Input/output error"
+    assert unreadable.advice == "check the disk, and who may read it"
+    assert damaged.wrong.startswith("at the root: per_class.parquet is damaged")
+
+
+# The log of promotions
+
+
+def test_a_log_that_lacks_promoted_runs_is_found(place: Place, runs: list[RunRecord]) -> None:
+    first, second = place.read("promotions.jsonl").splitlines(keepends=True)
+
+    place.write("promotions.jsonl", second)
+    [finding] = found(place)
+    assert finding.wrong == (
+        f"promotions.jsonl: it lacks 1 of the runs that were promoted by their records, as {runs[0].run}"
+    )
+
+    place.write("promotions.jsonl", first)
+    assert wrong(place)[1] == f"promotions.jsonl: it lacks the promotion of the current run {runs[1].run}"
+
+
 # The current run
 
 
+@IN_A_FOLDER
 @pytest.mark.parametrize("name", ROOT_FILES)
 @pytest.mark.parametrize("damage", [flip_a_bit, delete])
 def test_a_damaged_root_file_is_found_and_put_right_by_the_next_run(
@@ -233,6 +384,7 @@ def test_a_damaged_root_file_is_found_and_put_right_by_the_next_run(
     assert runs
 
 
+@IN_A_FOLDER
 @pytest.mark.parametrize("damage", [halve, empty, overwrite])
 def test_a_garbled_current_json_is_found(
     folder: FolderPlace, runs: list[RunRecord], damage: Callable[[Place, str], None]
@@ -241,11 +393,36 @@ def test_a_garbled_current_json_is_found(
 
     [finding] = found(folder)
 
-    assert finding.wrong.endswith("current.json: expected a promoted run, got something else")
-    assert finding.advice == "delete it to promote anew"
+    got = "nothing" if damage is empty else "something else"
+    assert finding.wrong.endswith(f"current.json: expected the current run, got {got}")
+    assert finding.advice == "the next run puts it right"
     assert runs
 
 
+def test_a_missing_current_json_is_found_and_put_right_by_the_next_run(place: Place, runs: list[RunRecord]) -> None:
+    place.delete("current.json")
+
+    [finding] = found(place)
+    assert finding.wrong == f"{place.location}/current.json: expected the current run, got nothing"
+    assert finding.advice == "the next run puts it right"
+
+    open_store(place.location, quiet)
+    assert found(place) == []
+    assert runs
+
+
+def test_a_missing_current_json_that_the_log_cannot_tell_is_to_be_named(place: Place, runs: list[RunRecord]) -> None:
+    place.delete("current.json")
+    place.delete("promotions.jsonl")
+
+    finding = found(place)[-1]
+
+    assert finding.wrong == f"{place.location}/current.json: expected the current run, got nothing"
+    assert finding.advice == "name it by `cifar promote RUN`"
+    assert runs
+
+
+@IN_A_FOLDER
 def test_lost_records_and_artifacts_of_the_current_run_are_found_as_such(
     folder: FolderPlace, runs: list[RunRecord]
 ) -> None:
@@ -254,11 +431,12 @@ def test_lost_records_and_artifacts_of_the_current_run_are_found_as_such(
     folder.lose(report)
 
     assert wrong(folder) == [
-        f"run {current}: the current run has no record",
+        f"run {current}: it was promoted, and has no record",
         f"run {current}: the current run's {report} is lost",
     ]
 
 
+@IN_A_FOLDER
 def test_torn_lines_of_the_log_are_counted(folder: FolderPlace, runs: list[RunRecord]) -> None:
     folder.write("promotions.jsonl", b'{"action"\n' + folder.read("promotions.jsonl") + b"\0\0\0")
 

@@ -122,4 +122,5 @@ def disk_errors(folder: Path) -> Iterator[None]:
         refused_here = error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(folder)
         if error.errno not in DISK_FULL and not (error.errno in REFUSED and refused_here):
             raise
-        raise WorldError(f"disk: {error.strerror} in {folder}; free some or give --store") from error
+        advice = "free some" if error.errno in DISK_FULL else "check the disk, and who may write there,"
+        raise WorldError(f"disk: {error.strerror} in {folder}; {advice} or give --store") from error

@@ -17,17 +17,8 @@ from tasks.core.config import Promote
 from tasks.core.errors import ExpectedError
 from tasks.core.identity import Identity, read_identity
 from tasks.core.store.artifact import ArtifactRef, Log
-from tasks.core.store.current import (
-    Current,
-    LogEntry,
-    append_entry,
-    in_good_standing,
-    make_current,
-    read_current,
-    read_log,
-    rolled_back,
-    settled,
-)
+from tasks.core.store.current import Current, make_current, read_current, settled
+from tasks.core.store.promotions import LogEntry, append_entry, in_good_standing, read_log, rolled_back
 from tasks.core.store.runs import Run, RunRecord, Score, read_record
 from tasks.core.store.versions import DamagedArtifact, Store, now
 from tasks.core.tables import read_table
@@ -119,7 +110,8 @@ def _objection(tolerance: float, identity: Identity, current: Current, situation
 def _merit(identity: Identity, current: Current, situation: Situation) -> str:
     if identity.rank > current.identity.rank:
         return f"{identity.name} ranks above {current.identity.name}"
-    return str(situation.rival or "it is the latest run on the same dataset")
+    same = identity.sha256 == current.identity.sha256
+    return str(situation.rival or ("it is the latest run on the same dataset" if same else "generated images, too"))
 
 
 def situation_of(
@@ -185,7 +177,7 @@ def judged(run: Run, policy: Promote, tolerance: float, log: Log) -> Iterator[Ve
         record.verdict = str(verdict)
         run.save()
         try:
-            _carry_out(verdict, store, record, policy, situation.current)
+            _carry_out(verdict, store, record, situation.current)
         except ExpectedError:
             record.verdict = None  # nothing came of it
             raise
@@ -193,7 +185,7 @@ def judged(run: Run, policy: Promote, tolerance: float, log: Log) -> Iterator[Ve
         log(f"run {record.run} on {identity.name} is {verdict}")
 
 
-def _carry_out(verdict: Verdict, store: Store, record: RunRecord, policy: Promote, before: Current | None) -> None:
+def _carry_out(verdict: Verdict, store: Store, record: RunRecord, before: Current | None) -> None:
     assert record.dataset is not None
     current = Current(
         run=record.run,
@@ -205,8 +197,9 @@ def _carry_out(verdict: Verdict, store: Store, record: RunRecord, policy: Promot
     )
     if verdict.action == "refuse":
         append_entry(store, LogEntry(**{**current.entry.model_dump(), "action": "refuse"}))
-    elif verdict.action == "keep" and before and _same(("report",), record.artifacts, before.artifacts):
-        # The same run stays, with what may be newer versions of the same bytes.
+    elif verdict.action == "keep":
+        assert before is not None
+        # The same run stays, with what may be newer versions of the same results, and a report of its own reason.
         make_current(store, before.model_copy(update={"artifacts": record.artifacts}), before)
-    elif policy != "never":
+    else:
         make_current(store, current, before)

@@ -31,7 +31,7 @@ class Identity(BaseModel):
         return RANKS.index(self.kind)
 
     def same_images(self, other: "Identity") -> bool:
-        """Whether both are the same archive, or both generated: the generator makes one set of images."""
+        """Whether both are the same archive, or both generated, in whatever number or compression."""
         return self.sha256 == other.sha256 or (self.generated and other.generated)
 
 

@@ -207,8 +207,8 @@ class Bucket:
             known = _Copy.model_validate_json(note.read_bytes())
             if known == _Copy(etag=etag, sha256=wanted.sha256) and files.sha256_once(copy) == wanted.sha256:
                 return wanted.sha256
-        except (FileNotFoundError, ValidationError):
-            pass
+        except (OSError, ValidationError):
+            pass  # it is fetched anew
         copy.parent.mkdir(parents=True, exist_ok=True)
         files.check_space(copy.parent, wanted.bytes)
         with files.replacing(copy) as aside, self._errors():

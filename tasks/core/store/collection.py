@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.core.errors import WorldError
 from tasks.core.store.artifact import Log
-from tasks.core.store.current import read_current, read_log, settled
+from tasks.core.store.current import read_current, settled
+from tasks.core.store.promotions import gaps, promoted_runs, read_log
 from tasks.core.store.runs import (
     STARTING,
     RunRecord,
@@ -71,6 +72,8 @@ def _refuse_where_unreadable(store: Store, records: Iterable[RunRecord]) -> None
             f"gc: the record of run {min(lost)} cannot be read, nor what it reaches be told; nothing was touched; "
             "restore runs/ from a backup, or delete it"
         )
+    for wrong, advice in gaps(store, records):
+        raise WorldError(f"gc: {wrong}; nothing was touched; {advice}")
 
 
 def _refuse_while_running(records: Iterable[RunRecord]) -> None:
@@ -81,7 +84,7 @@ def _refuse_while_running(records: Iterable[RunRecord]) -> None:
 
 def _plan(store: Store, records: list[RunRecord], keep: int) -> Plan:
     here = [record for record in records if not record.collected]
-    promoted = {entry.run for entry in read_log(store) if entry.action != "refuse"}
+    promoted = promoted_runs(read_log(store))
     newest = {record.run for record in here[max(0, len(here) - keep) :]}
     kept = [record for record in here if record.run in promoted | newest or record.status == "running"]
     reached = _reached(store, kept)

@@ -4,20 +4,30 @@
 and are put right whenever they do not.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from tasks.core import environment, files
 from tasks.core.errors import InputError, WorldError
 from tasks.core.identity import Identity
 from tasks.core.store.artifact import ArtifactRef, Log
+from tasks.core.store.promotions import (
+    LOG,
+    LogEntry,
+    append_entry,
+    ever_promoted,
+    in_good_standing,
+    last_promotion,
+    read_log,
+)
 from tasks.core.store.runs import RunRecord, read_record, record_name, write_record
-from tasks.core.store.versions import DamagedArtifact, Store, now, open_unsettled
+from tasks.core.store.storage import QUARANTINE, dated
+from tasks.core.store.versions import CURRENT, DamagedArtifact, Store, now, open_unsettled
 
 ROOT_FILES = {
     "per_class.parquet": "per_class",
@@ -26,20 +36,7 @@ ROOT_FILES = {
     "report.html": "report",
     "metrics.json": "report",
 }
-CURRENT, LOG, LOCK = "current.json", "promotions.jsonl", "promotion"
-
-
-class LogEntry(BaseModel):
-    """One line of the log of promotions; a rollback names the run that it put out of its place."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    action: Literal["promote", "refuse", "rollback"]
-    run: str
-    at: str
-    who: str
-    why: str
-    instead_of: str | None = None
+LOCK = "promotion"
 
 
 class Current(LogEntry):
@@ -54,63 +51,49 @@ class Current(LogEntry):
         return LogEntry(**self.model_dump(include=set(LogEntry.model_fields)))
 
 
+class LostCurrent(WorldError):
+    """A run was promoted, and `current.json` does not tell which one any more."""
+
+
 def read_current(store: Store) -> Current | None:
-    return _parsed(store, store.storage.read(CURRENT))
+    """The current run; None where there never was one."""
+    content = store.storage.read(CURRENT)
+    if content is None and ever_promoted(store):
+        content = store.storage.read(CURRENT) or b""  # it may be there now: another process promoted the first run
+    current = _parsed(content)
+    if content is not None and current is None:
+        path, got = f"{store.storage.location}/{CURRENT}", "something else" if content else "nothing"
+        raise LostCurrent(f"{path}: expected the current run, got {got}; name it by `cifar promote RUN`")
+    return current
 
 
-def _parsed(store: Store, content: bytes | None) -> Current | None:
-    try:
-        return None if content is None else Current.model_validate_json(content)
-    except ValidationError:
-        path = f"{store.storage.location}/{CURRENT}"
-        raise WorldError(f"{path}: expected a promoted run, got something else; delete it to promote anew") from None
-
-
-def read_log(store: Store) -> list[LogEntry]:
-    """The log of promotions, oldest first, without the lines that a power cut tore."""
-    return [entry for entry in _log_lines(store) if entry]
-
-
-def torn_lines(store: Store) -> int:
-    return _log_lines(store).count(None)
-
-
-def _log_lines(store: Store) -> list[LogEntry | None]:
-    lines = (store.storage.read(LOG) or b"").split(b"\n")
-    return [_log_entry(line) for line in lines if line.strip()]
-
-
-def _log_entry(line: bytes) -> LogEntry | None:
-    with suppress(ValidationError):
-        return LogEntry.model_validate_json(line)
+def current_by_log(store: Store) -> Current | None:
+    """The current run by the log of promotions and its own record, where these can tell."""
+    entry = last_promotion(store)
+    record = read_record(store, entry.run) if entry else None
+    if entry and record and record.dataset and _has_root_files(record):
+        return Current(**entry.model_dump(), identity=record.dataset, artifacts=record.artifacts)
     return None
 
 
-def in_good_standing(log: Sequence[LogEntry]) -> list[str]:
-    """The runs that were promoted and not rolled back since, in that order; the last one is the current one."""
-    standing: list[str] = []
-    for entry in log:
-        if entry.action != "refuse":
-            standing = [run for run in standing if run not in (entry.run, entry.instead_of)]
-            standing.append(entry.run)
-    return standing
+def _parsed(content: bytes | None) -> Current | None:
+    with suppress(ValidationError):
+        return Current.model_validate_json(content or b"")
+    return None
 
 
-def rolled_back(log: Sequence[LogEntry]) -> dict[str, str]:
-    """The runs that were rolled back and not promoted since, and why."""
-    reasons: dict[str, str] = {}
-    for entry in log:
-        if entry.action == "promote":
-            reasons.pop(entry.run, None)
-        if entry.action == "rollback" and entry.instead_of:
-            reasons[entry.instead_of] = entry.why
-    return reasons
+def _content(current: Current) -> bytes:
+    return files.readable_json(current.model_dump(mode="json"))
+
+
+def _has_root_files(record: RunRecord) -> bool:
+    return not record.collected and set(ROOT_FILES.values()) <= set(record.artifacts)
 
 
 def promote_run(store: Store, record: RunRecord, why: str, log: Log) -> Current:
     """Make a completed run the current one because someone says so, whatever the gate would say."""
     with settled(store, log):
-        before = read_current(store)
+        before = _parsed(store.storage.read(CURRENT))  # if it is lost, this is how another one is named
         return _made_current_again(store, record, before, "promote", why, instead_of=None)
 
 
@@ -131,8 +114,7 @@ def _made_current_again(
     why: str,
     instead_of: str | None,
 ) -> Current:
-    missing = set(ROOT_FILES.values()) - set(record.artifacts)
-    if record.collected or record.status != "completed" or missing or not record.dataset:
+    if record.status != "completed" or not record.dataset or not _has_root_files(record):
         found = "whose artifacts were collected" if record.collected else f"that is {record.status}"
         raise InputError(f"run {record.run}: expected a completed run, got one {found}; see `cifar history`")
     for ref in record.artifacts.values():
@@ -149,6 +131,7 @@ def _made_current_again(
         artifacts=record.artifacts,
     )
     make_current(store, current, before)
+    _put_record_right(store, current)
     return current
 
 
@@ -157,8 +140,7 @@ def make_current(store: Store, current: Current, before: Current | None) -> None
     if before:
         _log_promotion(store, before)  # which may have been cut short
     content = store.storage.read(CURRENT)
-    new = files.readable_json(current.model_dump(mode="json"))
-    if _parsed(store, content) != before or not store.storage.swap(CURRENT, content, new):
+    if _parsed(content) != before or not store.storage.swap(CURRENT, content, _content(current)):
         raise WorldError(
             f"run {current.run}: another machine promoted a run meanwhile; run again to be judged against that one"
         )
@@ -173,9 +155,11 @@ def open_store(location: Path | str, log: Log = print, *, must_exist: bool = Fal
     store = open_unsettled(location, must_exist=must_exist)
     with suppress(Timeout), FileLock(store.lock_path(LOCK)).acquire(timeout=0):  # who holds it has settled the store
         try:
-            _settle(store)
+            _settle(store, log)
         except DamagedArtifact as error:  # this run may be the one that makes it anew
             log(f"the promoted run's files cannot be put right yet: {error}")
+        except LostCurrent as error:  # nothing can be promoted but by hand
+            log(str(error))
     return store
 
 
@@ -183,21 +167,44 @@ def open_store(location: Path | str, log: Log = print, *, must_exist: bool = Fal
 def settled(store: Store, log: Log) -> Iterator[None]:
     """Hold the promotion lock over a store whose last promotion is finished, as far as its files are there."""
     with store.locked(LOCK, log):
-        with suppress(DamagedArtifact):
-            _settle(store)
+        with suppress(DamagedArtifact, LostCurrent):
+            _settle(store, log)
         yield
 
 
-def _settle(store: Store) -> None:
+def _settle(store: Store, log: Log) -> None:
     for name in (CURRENT, LOG, *ROOT_FILES):
         store.storage.sweep(name)
-    if current := read_current(store):
-        record = read_record(store, current.run)
-        if record and record.status != "completed":
-            record.status, record.finished, record.error = "completed", current.at, None
-            store.storage.sweep(record_name(record.run))
-            write_record(store, record)
+    try:
+        current = read_current(store)
+    except LostCurrent:
+        _restore(store, log)
+        current = read_current(store)
+    if current:
+        _put_record_right(store, current)
         _put_right(store, current)
+
+
+def _put_record_right(store: Store, current: Current) -> None:
+    """Have a run's own record say that it was promoted, whoever decided that."""
+    record = read_record(store, current.run)
+    if record and not record.was_promoted:
+        record.status, record.finished, record.error = "completed", record.finished or current.at, None
+        record.verdict = f"promoted: {current.why}"
+        store.storage.sweep(record_name(record.run))
+        write_record(store, record)
+
+
+def _restore(store: Store, log: Log) -> None:
+    """Make a lost `current.json` anew, if the log of promotions can tell which run it was of."""
+    lost, current = store.storage.read(CURRENT), current_by_log(store)
+    if current is None:
+        return
+    if lost:
+        store.storage.write(f"{QUARANTINE}/{dated(CURRENT)}", lost)
+    if store.storage.swap(CURRENT, lost, _content(current)):
+        was = "garbled, and set aside" if lost else "missing"
+        log(f"{CURRENT} was {was}: by {LOG}, the current run is {current.run}; check the disk")
 
 
 def _put_right(store: Store, current: Current) -> None:
@@ -227,7 +234,3 @@ def _put_root_files_right(store: Store, current: Current) -> None:
                 lost.append(str(error))
     if lost:
         raise DamagedArtifact(lost[0])
-
-
-def append_entry(store: Store, entry: LogEntry) -> None:
-    store.append(LOG, entry.model_dump(mode="json", exclude_none=True))

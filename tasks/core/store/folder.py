@@ -2,13 +2,14 @@
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 
 from tasks.core import files
+from tasks.core.errors import WorldError
 from tasks.core.store.artifact import FileFacts, Manifest
 from tasks.core.store.storage import MANIFEST, QUARANTINE, dated
 
@@ -39,10 +40,10 @@ class Folder:
             shutil.rmtree(left, ignore_errors=True)
 
     def read(self, name: str) -> bytes | None:
-        try:
-            return (self.root / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None
+        path = self.root / name
+        with _reading(path), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return path.read_bytes()
+        return None
 
     def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
         return {name: content for name in names if (content := self.read(name)) is not None}
@@ -75,10 +76,13 @@ class Folder:
         digest = files.sha256_of if anew else files.sha256_once
         for name, facts in wanted.items():
             path = self.root / folder / name
-            if not path.is_file():
-                yield name, f"{name} is missing"
-            elif digest(path) != facts.sha256:
-                yield name, f"{name} is damaged: {facts.differ_from(path.stat().st_size)}"
+            try:
+                if not path.is_file():
+                    yield name, f"{name} is missing"
+                elif digest(path) != facts.sha256:
+                    yield name, f"{name} is damaged: {facts.differ_from(path.stat().st_size)}"
+            except OSError as error:
+                yield name, f"{name} cannot be read: {error.strerror}"
 
     def get(self, folder: str) -> Path:
         return self.root / folder
@@ -104,8 +108,8 @@ class Folder:
 
     def set_aside(self, name: str, label: str) -> None:
         quarantine = self.root / QUARANTINE
-        quarantine.mkdir(exist_ok=True)
-        with suppress(FileNotFoundError):
+        with files.disk_errors(self.root), suppress(FileNotFoundError):
+            quarantine.mkdir(exist_ok=True)
             (self.root / name).rename(quarantine / dated(label))
 
     def delete(self, folder: str) -> None:
@@ -118,7 +122,16 @@ class Folder:
         return sum(path.stat().st_size for path in (self.root / folder).rglob("*") if path.is_file())
 
     def _listed(self, folder: str, is_wanted: Callable[[Path], bool]) -> list[str]:
-        if not (self.root / folder).is_dir():
-            return []
-        children = sorted((self.root / folder).iterdir())
-        return [child.name for child in children if not child.name.startswith(".") and is_wanted(child)]
+        path = self.root / folder
+        with _reading(path):
+            children = sorted(path.iterdir()) if path.is_dir() else []
+            return [child.name for child in children if not child.name.startswith(".") and is_wanted(child)]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what keeps a file or a folder from being read into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise WorldError(f"{path}: cannot be read: {error.strerror}; check the disk, and who may read it") from None

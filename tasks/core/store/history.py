@@ -10,8 +10,8 @@ from tasks.core.errors import InputError
 from tasks.core.recipes import Recipe
 from tasks.core.statistics import wilson_interval
 from tasks.core.store.artifact import ArtifactRef
-from tasks.core.store.current import LogEntry, in_good_standing, read_log, rolled_back
-from tasks.core.store.runs import RunRecord, Status, read_record, read_records, run_ids
+from tasks.core.store.promotions import LogEntry, in_good_standing, read_log, rolled_back
+from tasks.core.store.runs import RunRecord, Status, as_it_is, read_record, read_records, run_ids
 from tasks.core.store.versions import Store
 
 Standing = Literal["current", "promoted", "rolled back", "refused"]
@@ -42,7 +42,7 @@ def history(store: Store) -> list[HistoryRow]:
     """Every run, newest first."""
     standing = standings(read_log(store))
     records = reversed(read_records(store))
-    return [_row(record, standing.get(record.run)) for record in records]
+    return [_row(as_it_is(store, record), standing.get(record.run)) for record in records]
 
 
 def standings(log: Sequence[LogEntry]) -> dict[str, Standing]:
@@ -61,7 +61,7 @@ def find_run(store: Store, name: str) -> RunRecord:
     record = read_record(store, _run_id(store, name))
     if record is None:
         raise InputError(f"run {name}: its record cannot be read; `cifar verify` says more")
-    return record
+    return as_it_is(store, record)
 
 
 def _run_id(store: Store, name: str) -> str:
@@ -70,13 +70,15 @@ def _run_id(store: Store, name: str) -> str:
         place = 1 if name == "current" else 2
         if len(good) < place:
             raise InputError(
-                f"run {name}: expected {place} or more promoted runs, got {len(good)}; see `cifar history`"
+                f"run {name}: expected {place} or more promoted runs in {store.storage.location}, "
+                f"got {len(good)}; see `cifar history`"
             )
         return good[-place]
     ids = run_ids(store)
     found = [name] if name in ids else [run for run in ids if name and run.startswith(name)]
     if not found:
-        raise InputError(f"run {name!r}: expected the id of a run or how it begins; see `cifar history`")
+        where = f"in {store.storage.location}"
+        raise InputError(f"run {name!r}: expected the id of a run {where}, or how it begins; see `cifar history`")
     if len(found) > 1:
         named = ", ".join(found[-MOST_NAMED:])
         raise InputError(f"run {name!r}: expected one run that begins so, got {len(found)} ({named}); give more of it")

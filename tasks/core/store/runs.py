@@ -36,7 +36,10 @@ class Score(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """One run; `killed` means that its process ended without a word, `collected` when its artifacts were given up."""
+    """One run; `killed` means that its process ended without a word, `collected` when its artifacts were given up.
+
+    `locks` is the folder on its machine where it holds its lock.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,6 +48,7 @@ class RunRecord(BaseModel):
     started: str
     finished: str | None = None
     who: str
+    locks: str | None = None
     settings: dict[str, JsonValue]
     artifacts: dict[str, ArtifactRef] = {}
     dataset: Identity | None = None
@@ -55,6 +59,11 @@ class RunRecord(BaseModel):
     versions: dict[str, str]
     facts: dict[str, JsonValue] = {}
     collected: str | None = None
+
+    @property
+    def was_promoted(self) -> bool:
+        """Whether it was ever promoted; whether it still stands is told by the log of promotions."""
+        return self.status == "completed" and (self.verdict or "").startswith("promoted: ")
 
 
 @dataclass
@@ -87,6 +96,7 @@ def recorded_run(
         run=run_id,
         started=now(),
         who=environment.who(),
+        locks=_locks(store),
         settings=dict(settings),
         git=environment.git_commit(),
         versions=environment.versions(),
@@ -116,23 +126,38 @@ def close_killed(store: Store) -> None:
     The caller holds the lock `starting`.
     """
     for record in read_records(store):
-        if record.status == "running" and _can_be_told(store, record):
-            with suppress(Timeout), FileLock(_lock_path(store, record.run)).acquire(timeout=0):
-                again = read_record(store, record.run)
-                if again and again.status == "running":
-                    again.status = "killed"
-                    write_record(store, again)
-                    _lock_path(store, record.run).unlink(missing_ok=True)
-                store.storage.sweep(record_name(record.run))
+        found = as_it_is(store, record)
+        if record.status == "running" and found.status == "killed":
+            store.storage.sweep(record_name(record.run))
+            write_record(store, found)
+            _lock_path(store, record.run).unlink(missing_ok=True)
     for name in set(store.storage.unfinished(RUNS)) - set(store.storage.names(RUNS)):
         store.storage.sweep(f"{RUNS}/{name}")  # a first record is only written under the lock that is held now
 
 
+def as_it_is(store: Store, record: RunRecord) -> RunRecord:
+    """A record that was just read, as `killed` where it is `running` and its process is gone; nothing is written."""
+    if record.status != "running" or not _can_be_told(store, record) or _is_locked(_lock_path(store, record.run)):
+        return record
+    again = read_record(store, record.run) or record  # it may have come to its end meanwhile
+    return again.model_copy(update={"status": "killed"}) if again.status == "running" else again
+
+
 def _can_be_told(store: Store, record: RunRecord) -> bool:
     """Whether a run's lock can be seen from here; where it cannot, no run is believed to last longer than a week."""
-    if not store.storage.shared or record.who == environment.who():
+    if not store.storage.shared or (record.who, record.locks) == (environment.who(), _locks(store)):
         return True
     return datetime.now(UTC) - datetime.fromisoformat(record.started) > LONGEST_RUN
+
+
+def _is_locked(path: Path) -> bool:
+    if path.exists():
+        try:
+            with FileLock(path).acquire(timeout=0):
+                pass
+        except Timeout:
+            return True
+    return False
 
 
 def run_ids(store: Store) -> list[str]:
@@ -174,6 +199,10 @@ def _alive(store: Store, run_id: str) -> Iterator[None]:
             yield
     finally:
         lock.unlink(missing_ok=True)
+
+
+def _locks(store: Store) -> str:
+    return str(store.storage.local.resolve())
 
 
 def _lock_path(store: Store, run_id: str) -> Path:

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pydantic import JsonValue, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from tasks.core import files
 from tasks.core.config import is_bucket
@@ -38,12 +38,23 @@ from tasks.core.store.storage import MANIFEST, QUARANTINE, Storage
 FORMAT = 1
 DESCRIPTION = "store.json"
 RUNS = "runs"
+CURRENT = "current.json"
 UNFINISHED_KEPT_S = 30 * 24 * 3600
 VERSION = re.compile("[0-9a-f]{12}")  # whatever else lies in a store is somebody's own
 
 
+class NoStore(InputError):
+    """There is no store where one must be."""
+
+
 class DamagedArtifact(WorldError):
     """Stored bytes are missing, or not those of their manifest."""
+
+
+class _Naming(BaseModel):
+    """What a run record and `current.json` have in common: the versions that they name."""
+
+    artifacts: dict[str, ArtifactRef]
 
 
 def now() -> str:
@@ -115,9 +126,14 @@ class Store:
         return [version for version in self.storage.versions(name) if VERSION.fullmatch(version)]
 
     def set_aside(self, name: str) -> set[str]:
-        """The versions of an artifact that were found damaged and replaced by a later attempt."""
+        """The versions of an artifact that were found damaged, as far as the quarantine still has them."""
         label = re.compile(rf"{re.escape(name)}-({VERSION.pattern})-[0-9T]+")
         return {found[1] for entry in self.storage.folders(QUARANTINE) if (found := label.fullmatch(entry))}
+
+    def superseded(self, name: str) -> set[str]:
+        """The versions of an artifact, there or lost, in whose place a later attempt at the same key stands."""
+        keys = [manifest.key for manifest in self.manifests(name)]
+        return {key.at_attempt(earlier).version for key in keys for earlier in range(key.attempt)}
 
     def manifest(self, name: str, version: str) -> Manifest | None:
         """A version's manifest, or None where there is none that holds together."""
@@ -194,9 +210,7 @@ class Store:
             if self.storage.shared and (theirs := self._made_elsewhere(stage.key, newest)):
                 log(f"{theirs.ref} was made by another machine meanwhile, and is used")
                 return theirs, seconds
-            # No folder may stand for it, not even one whose manifest is lost.
-            taken = {*self.versions(stage.key.name), *self.set_aside(stage.key.name)}
-            key = _next_attempt(stage.key, newest, taken)
+            key = self._free_attempt(stage.key, newest, sha256)
             manifest = Manifest(
                 name=key.name,
                 version=key.version,
@@ -212,6 +226,30 @@ class Store:
             return manifest, seconds
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+    def _free_attempt(self, key: Key, newest: Manifest | None, sha256: str) -> Key:
+        """The key at the first attempt after the newest that never had other bytes.
+
+        What stands for one before that has no manifest to vouch for it, and is set aside.
+        """
+        there = set(self.versions(key.name))
+        free = _next_attempt(
+            key, newest, there | self.set_aside(key.name) | self._named_with_other_bytes(key.name, sha256)
+        )
+        passed = (key.at_attempt(number) for number in range(newest.key.attempt + 1 if newest else 0, free.attempt))
+        for version in there.intersection(each.version for each in passed):
+            self.storage.set_aside(f"{key.name}/{version}", f"{key.name}/{version}")
+        return free
+
+    def _named_with_other_bytes(self, name: str, sha256: str) -> set[str]:
+        """The versions of an artifact, there or lost, that runs or the current one have with another content."""
+        names = [CURRENT, *(f"{RUNS}/{record}" for record in self.storage.names(RUNS))]
+        taken: set[str] = set()
+        for content in self.storage.read_all(names).values():
+            with suppress(ValidationError):
+                ref = _Naming.model_validate_json(content).artifacts.get(name)
+                taken |= {ref.version} if ref and ref.sha256 != sha256 else set()
+        return taken
 
     def _made_elsewhere(self, key: Key, newest: Manifest | None) -> Manifest | None:
         """A later attempt than the newest one that was there before."""
@@ -270,7 +308,7 @@ def open_unsettled(location: Path | str, *, must_exist: bool = False) -> Store:
     storage = Bucket(str(location).rstrip("/")) if is_bucket(str(location)) else Folder(Path(location).absolute())
     store = Store(storage)
     if must_exist and storage.read(DESCRIPTION) is None:
-        raise InputError(f"store {location}: there is none yet; give another one by --store, or make it by `cifar run`")
+        raise NoStore(f"store {location}: there is none yet; give another one by --store, or make it by `cifar run`")
     try:
         storage.prepare()
         with store.locked("opening", log=lambda _: None):
