@@ -26,7 +26,7 @@ class Preset:
 
 
 # What is right about 55% of the test images soonest.
-SOONER = Preset("tutorial", {"batch_size": 64, "learning_rate": 0.05, "schedule": "one-cycle"})
+SOONER = Preset("fast", {"steps": 40, "batch_size": 250, "learning_rate": 0.24})
 
 
 @dataclass(frozen=True)

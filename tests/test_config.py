@@ -112,9 +112,9 @@ def test_a_pin_on_a_source_that_has_its_own_bytes_is_refused_with_both_named(sou
 
 
 def test_several_mistakes_are_all_said_on_one_line() -> None:
-    message = refusal(epochs=0, seed=-1, recipe="fast")
+    message = refusal(epochs=0, seed=-1, recipe="fats")
     assert all(f"{name}: " in message for name in ("epochs", "seed", "recipe"))
-    assert all(f"got {value}" in message for value in ("0", "-1", "'fast'"))
+    assert all(f"got {value}" in message for value in ("0", "-1", "'fats'"))
 
 
 def test_every_recipe_has_a_name_of_its_own_and_every_setting_of_a_recipe_can_be_overridden() -> None:

@@ -54,7 +54,7 @@ class TutorialNet(nn.Module):
         return self.fc3(x)  # type: ignore[no-any-return]
 
 
-def recipe(**changes: float) -> Recipe:
+def recipe(**changes: object) -> Recipe:
     return Recipe.model_validate(TUTORIAL.model_dump() | changes)
 
 
@@ -258,6 +258,21 @@ def test_the_curve_counts_steps_over_all_epochs_and_agrees_with_what_was_said(tm
     assert curve["learning_rate"].tolist() == [0.001] * 3
     rows = zip(curve["epoch"], curve["running_loss"], strict=True)
     assert said == [f"[{epoch},     6] loss: {loss:.3f}" for epoch, loss in rows]
+
+
+def test_training_ends_after_so_many_steps_and_the_schedule_with_it(tmp_path: Path) -> None:
+    own = recipe(epochs=3, steps=8, schedule="linear", batch_size=5)
+    said = trained(tiny_dataset(train=23), tmp_path / "weights", own)
+    curve = read_table(tmp_path / "weights" / "training.parquet")
+    assert [line[: line.index(":")] for line in said] == ["[1,     5] loss", "[2,     3] loss"]
+    assert curve["step"].tolist() == [5, 8]
+    assert curve["learning_rate"].tolist() == pytest.approx([0.001 * 4 / 8, 0.001 * 1 / 8])
+
+
+def test_more_steps_than_the_epochs_have_change_nothing(tmp_path: Path) -> None:
+    for name, steps in (("all", None), ("more", 1_000)):
+        trained(tiny_dataset(), tmp_path / name, recipe(steps=steps))
+    assert (tmp_path / "all" / "cifar_net.pth").read_bytes() == (tmp_path / "more" / "cifar_net.pth").read_bytes()
 
 
 def test_the_running_loss_is_the_mean_over_the_steps_since_the_point_before() -> None:

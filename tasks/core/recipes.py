@@ -25,6 +25,9 @@ class Recipe(BaseModel):
         Field(description="What updates the weights: sgd, or muon for filters and sgd for the rest."),
     ] = "sgd"
     epochs: Annotated[int, Field(ge=1, le=500, description="Passes over the training images.")]
+    steps: Annotated[int | None, Field(ge=1, description="Training steps at the most, where the epochs have more.")] = (
+        None
+    )
     batch_size: Annotated[int, Field(ge=1, le=10_000, description="Images in a training step, over all devices.")]
     learning_rate: Annotated[float, Field(gt=0, le=10, description="The optimizer's largest step size.")]
     momentum: Annotated[float, Field(ge=0, lt=1, description="How much of its last direction the optimizer keeps.")]

@@ -63,6 +63,8 @@ class Trainer:
         self.workers = workers
         self.optimizer = new_optimizer(network, self.recipe)
         self.steps_an_epoch = ceil(len(images) / self.recipe.batch_size)
+        epochs_steps = self.recipe.epochs * self.steps_an_epoch
+        self.steps_in_all = min(epochs_steps, self.recipe.steps or epochs_steps)
         self.place = Place()
         self.recent = torch.zeros(0, 2), 0  # the results of the latest stretch, and its images
 
@@ -111,12 +113,13 @@ class Trainer:
         return self.place.step - (self.place.epoch - 1) * self.steps_an_epoch
 
     def _orders(self) -> Iterator[Tensor]:
-        """The order of the images in each epoch that is left."""
+        """The order of the images in each epoch that is left; the last one may be cut short."""
         generator = torch.Generator().manual_seed(self.seed)
-        for epoch in range(1, self.recipe.epochs + 1):
+        for epoch in range(1, ceil(self.steps_in_all / self.steps_an_epoch) + 1):
             order = torch.randperm(len(self.images), generator=generator)
+            left = self.steps_in_all - (epoch - 1) * self.steps_an_epoch
             if epoch >= self.place.epoch:
-                yield order
+                yield order[: left * self.recipe.batch_size]
 
     def _epoch(self, order: Tensor, steps: Steps, watch: Watch) -> None:
         place, size = self.place, self.recipe.batch_size
@@ -129,7 +132,8 @@ class Trainer:
             place.latest.append(self.recent[0])
             place.images, place.step = stop, place.step + ceil((stop - start) / size)
             if stop == next_point:
-                self._add_point(watch, since=stop - (stop - 1) // to_point * to_point)
+                since = stop - (stop - 1) // to_point * to_point
+                self._add_point(watch, since, at_epochs_end=stop == len(order))
             self._pause(watch, at_epochs_end=stop == len(order))
 
     def _stretch(self, order: Tensor, steps: Steps) -> Tensor:
@@ -153,20 +157,24 @@ class Trainer:
         place, (results, images) = self.place, self.recent
         validated = [p.validation_accuracy for p in place.curve if p.validation_accuracy is not None]
         return Progress(
-            images_done=(place.epoch - 1) * len(self.images) + place.images,
-            images_in_all=self.recipe.epochs * len(self.images),
+            images_done=self._images_before(place.step),
+            images_in_all=self._images_before(self.steps_in_all),
             loss=results[:, 0].mean().item(),
             accuracy=results[:, 1].sum().item() / images,
             validation_accuracy=validated[-1] if validated else None,
         )
 
-    def _add_point(self, watch: Watch, since: int) -> None:
+    def _images_before(self, step: int) -> int:
+        """How many images are trained on in the steps before one, counted from 0 over all epochs."""
+        epochs, steps = divmod(step, self.steps_an_epoch)
+        return epochs * len(self.images) + steps * self.recipe.batch_size
+
+    def _add_point(self, watch: Watch, since: int, *, at_epochs_end: bool) -> None:
         """End the steps since the last point, on `since` images, with one on the curve."""
         place = self.place
         results = torch.cat(place.latest).double()
         loss, accuracy = results[:, 0].mean().item(), results[:, 1].sum().item() / since
         self._refuse_divergence(loss)
-        at_epochs_end = place.images == len(self.images)
         found = measured(self.network, self.held_out) if at_epochs_end and len(self.held_out) else None
         said = f"[{place.epoch}, {self.step_of_epoch:5d}] loss: {loss:.3f}"
         watch.log(f"{said}, held out: {found.loss:.3f}, {found.accuracy:.1%} right" if found else said)
@@ -183,4 +191,4 @@ class Trainer:
             )
 
     def _set_rate(self, step: int) -> None:
-        set_rate(self.optimizer, self.recipe, step, self.recipe.epochs * self.steps_an_epoch)
+        set_rate(self.optimizer, self.recipe, step, self.steps_in_all)
