@@ -14,7 +14,9 @@ from tasks.core.device import Hardware
 from tasks.core.recipes import RECIPES, Recipe
 from tasks.core.training.checkpoint import Checkpoint, DamagedCheckpoint
 from tasks.core.training.interruption import deferred_interruption
+from tasks.core.training.launch import train_into
 from tasks.core.training.trainer import Training
+from tasks.core.training.watch import Watch
 
 CPU = torch.device("cpu")
 IMAGES = 1_100
@@ -73,13 +75,19 @@ def recipe(request: pytest.FixtureRequest) -> str:
     return name
 
 
+def trained(folder: Path, dataset: Path, unfinished: Path, recipe: str) -> list[str]:
+    """Train to the end in this process; what was said."""
+    said: list[str] = []
+    folder.mkdir(exist_ok=True)
+    train_into(folder, dataset, training(recipe), Watch(said.append, checkpoint=Checkpoint(unfinished)))
+    return said
+
+
 @pytest.fixture(scope="module")
 def undisturbed(dataset: Path, recipe: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    with started(TRAINING, folder, dataset, folder / "unfinished", recipe) as process:
-        output, complaint = process.communicate()
-        assert output.endswith("done\n"), complaint
-    return folder
+    trained(folder / "weights", dataset, folder / "unfinished", recipe)
+    return folder / "weights"
 
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
@@ -95,10 +103,7 @@ def test_training_ended_by_a_signal_goes_on_and_ends_with_the_same_bytes(
         assert process.returncode in ((1, -by) if by == signal.SIGINT else (-by,)), complaint
         said = "run the same command again to go on from there" in output
         assert said == (by != signal.SIGKILL)
-    with started(TRAINING, *arguments) as process:
-        output, complaint = process.communicate()
-        assert output.endswith("done\n"), complaint
-    assert "training goes on from epoch 2" in output
+    assert "training goes on from epoch 2" in trained(*arguments)[0]
     for name in ("cifar_net.pth", "weights.safetensors", "training.parquet"):
         assert (tmp_path / "weights" / name).read_bytes() == (undisturbed / name).read_bytes()
 
