@@ -243,19 +243,23 @@ class UsedStore(RuleBasedStateMachine):
     def spoil_current_json(self, spoil: Spoil) -> None:
         self.spoil("current.json", spoil)
 
-    @precondition(lambda self: self.witness.promotions())
+    @precondition(
+        lambda self: self.witness.promotions() and self.witness.promoted.keys() <= self.witness.records.keys()
+    )
     @rule(spoil=spoils)
     def spoil_the_log(self, spoil: Spoil) -> None:
+        """While every promoted run has a record: what neither of both tells, nobody can."""
         self.witness.log_is_whole = False
         self.spoil("promotions.jsonl", spoil)
 
     @precondition(lambda self: self.witness.records)
     @rule(pick=picks, spoil=spoils)
     def spoil_a_record(self, pick: int, spoil: Spoil) -> None:
-        """One that is settled, and whose versions are there to be remembered."""
+        """One that is settled, and whose promotion and versions are there to be remembered."""
         run, record = list(self.witness.records.items())[pick % len(self.witness.records)]
         gone = [ref for ref in record.artifacts.values() if str(ref) in self.witness.gone]
-        if record.status != "running" and not gone:
+        unknown = self.witness.promoted.keys() - {entry.run for entry in self.witness.promotions()}
+        if record.status != "running" and not gone and run not in unknown:
             self.spoil(f"runs/{run}.json", spoil)
             self.witness.look()
 
