@@ -305,7 +305,7 @@ def test_whatever_happens_a_store_keeps_what_it_promised_and_knows_what_it_lost(
     run_state_machine_as_test(
         UsedStore,
         settings=settings(
-            max_examples=200 if SOAK else 16,
+            max_examples=200 if SOAK else 8,
             stateful_step_count=50 if SOAK else 30,
             derandomize=not SOAK,
             report_multiple_bugs=False,
