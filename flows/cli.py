@@ -223,7 +223,7 @@ def _explain(settings: Settings) -> None:
         try:
             store = _opened(settings.store)
         except NoStore:
-            printing.note(f"store {settings.store}: there is none yet; the run would make it")
+            printing.note(f"store {store_location(settings.store)}: there is none yet; the run would make it")
             store = open_store(empty)
         for line in explain(store, settings, printing.note):
             print(line)

@@ -8,7 +8,7 @@ from torch import nn
 
 from tasks.core.errors import InputError
 from tasks.core.networks import empty_network, factory_of, model_code, new_network
-from tasks.core.recipes import RECIPES
+from tasks.core.recipes import RECIPES, Recipe
 
 PACKAGE = """
 from torch import nn
@@ -33,9 +33,8 @@ def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=str)
-def test_every_recipes_network_takes_small_images_and_has_a_logit_for_each_class(recipe: object) -> None:
-    model = getattr(recipe, "model")  # noqa: B009 - ids are their only other use
-    network = new_network(model, classes=7, seed=1).eval()
+def test_every_recipes_network_takes_small_images_and_has_a_logit_for_each_class(recipe: Recipe) -> None:
+    network = new_network(recipe.model, classes=7, seed=1).eval()
     assert network(torch.zeros(3, 3, 32, 32)).shape == (3, 7)
 
 

@@ -77,7 +77,7 @@ RECIPES: dict[RecipeName, Recipe] = {
         learning_rate=0.001,
         momentum=0.9,
     ),
-    # 85% within the time that the tutorial's script takes on the same two cores.
+    # The best accuracy within the time that the tutorial's script takes on the same two cores.
     "fast": Recipe(name="fast", model="tasks.core.whitened:fast", epochs=6, **WHITENED),
     # 94% in the least time on a GPU, after https://github.com/KellerJordan/cifar10-airbench.
     "record": Recipe(

@@ -13,12 +13,12 @@ BATCH_NORM_MOMENTUM = 0.4  # of the latest batch in the running statistics: trai
 
 
 def fast(classes: int) -> nn.Module:
-    """About 10 million multiplications an image, forward: for a CPU."""
+    """About 13 million multiplications an image, forward: for a CPU."""
     return WhitenedNet(classes, widths=(16, 64, 128))
 
 
 def record(classes: int) -> nn.Module:
-    """Ten times as many, for a GPU."""
+    """Nine times as many, for a GPU."""
     return WhitenedNet(classes, widths=(64, 256, 256))
 
 
