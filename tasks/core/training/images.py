@@ -64,7 +64,7 @@ def stratified(labels: NDArray[np.uint8], count: int) -> NDArray[np.bool_]:
             f"validation: expected at most {len(labels) - len(classes):,} of {len(labels):,} training images, "
             f"got {count:,}; give fewer"
         )
-    # The first so many places of an even spread over the classes in turn: parts differ by less than one image.
+    # Running sums are rounded, not the shares themselves, so that they add up to `count`.
     ends = np.floor(np.cumsum(sizes) * count / len(labels) + 0.5).astype(int)
     rng = np.random.default_rng(SPLIT_SEED)
     chosen = np.zeros(len(labels), bool)
