@@ -12,6 +12,8 @@ from itertools import count
 from pathlib import Path
 from threading import Timer
 
+from aiobotocore.client import AioBaseClient
+
 PATIENCE_S = 180
 STEPS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -100,6 +102,21 @@ def kill_before_step(number: int, root: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
+
+
+def kill_before_request(number: int) -> None:
+    """The same for what changes a bucket: each request but those that only read."""
+    steps, call = 0, AioBaseClient._make_api_call
+
+    async def call_or_be_killed(self: AioBaseClient, operation: str, parameters: object) -> object:
+        nonlocal steps
+        if not operation.startswith(("Get", "Head", "List")):
+            steps += 1
+            if steps == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return await call(self, operation, parameters)
+
+    AioBaseClient._make_api_call = call_or_be_killed
 
 
 def _main(code: str, template: Path, folder: Path) -> None:

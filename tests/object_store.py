@@ -79,6 +79,13 @@ class ObjectStore:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         return [found["Key"] for page in pages for found in page.get("Contents", [])]
 
+    def all(self, prefix: str) -> dict[str, bytes]:
+        """The objects whose keys begin so; content that was read before is known again by its ETag."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        etags = {found["Key"]: found["ETag"] for page in pages for found in page.get("Contents", [])}
+        self._contents.update({etag: self.read(key) for key, etag in etags.items() if etag not in self._contents})
+        return {key: self._contents[etag] for key, etag in etags.items()}
+
     def read(self, key: str) -> bytes:
         content: bytes = self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
         return content
@@ -96,6 +103,10 @@ class ObjectStore:
     @cached_property
     def _client(self) -> Any:
         return self.client()
+
+    @cached_property
+    def _contents(self) -> dict[str, bytes]:
+        return {}
 
 
 @contextmanager

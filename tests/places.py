@@ -3,6 +3,7 @@
 import json
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from object_store import ObjectStore
 
 from tasks.core.store import Store, open_store
 from tasks.core.store.artifact import ArtifactRef
+from tasks.core.store.bucket import Bucket
+from tasks.core.store.storage import MANIFEST
 
 IN_A_FOLDER = pytest.mark.parametrize("place", ["folder"], indirect=True)  # where a bucket would take long
 
@@ -24,9 +27,18 @@ class Place(ABC):
     def location(self) -> str:
         """What `open_store` takes."""
 
+    @property
     @abstractmethod
-    def names(self) -> list[str]:
-        """Every object, in alphabetical order."""
+    def local(self) -> Path:
+        """Where it keeps what only this machine needs."""
+
+    @abstractmethod
+    def beside(self, name: str) -> "Place":
+        """Another place of the same kind."""
+
+    @abstractmethod
+    def names(self, prefix: str = "") -> list[str]:
+        """Every object whose name begins so, in alphabetical order."""
 
     @abstractmethod
     def read(self, name: str) -> bytes:
@@ -40,15 +52,30 @@ class Place(ABC):
     def delete(self, name: str) -> None:
         """Remove an object."""
 
+    @abstractmethod
+    def version_names(self, names: Iterable[str]) -> set[str]:
+        """The versions that these objects make up, as in `x/0123456789ab`."""
+
+    @abstractmethod
+    def payload(self, version: str, sha256: str) -> str:
+        """The folder in which a version with that digest has its payload."""
+
+    @abstractmethod
+    def hidden(self) -> list[str]:
+        """What is half written, or left by those who do not clean up after themselves; folders, too."""
+
     def open(self) -> Store:
         return open_store(self.location)
 
     def json(self, name: str) -> Any:
         return json.loads(self.read(name))
 
+    def find(self, name: str) -> bytes | None:
+        return self.all(name).get(name)
+
     def all(self, prefix: str = "") -> dict[str, bytes]:
-        """Every object whose name begins so."""
-        return {name: self.read(name) for name in self.names() if name.startswith(prefix)}
+        """The objects whose names begin so."""
+        return {name: self.read(name) for name in self.names(prefix)}
 
     def name_of(self, ref: ArtifactRef, file: str) -> str:
         """The name of one file of a version; a bucket has the payload in a folder of its own."""
@@ -81,9 +108,26 @@ class FolderPlace(Place):
     def location(self) -> str:
         return str(self.root)
 
-    def names(self) -> list[str]:
-        found = sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
-        return [name for name in found if not name.startswith(".work/")]
+    @property
+    def local(self) -> Path:
+        return self.root / ".work"
+
+    def beside(self, name: str) -> Place:
+        return FolderPlace(self.root.with_name(name))
+
+    def names(self, prefix: str = "") -> list[str]:
+        above = self.root / prefix.rpartition("/")[0]
+        found = sorted(str(path.relative_to(self.root)) for path in above.rglob("*") if path.is_file())
+        return [name for name in found if name.startswith(prefix) and not name.startswith(".work/")]
+
+    def version_names(self, names: Iterable[str]) -> set[str]:
+        return {name.rpartition("/")[0] for name in names if name.count("/") == 2 and name[0] != "."}
+
+    def payload(self, version: str, sha256: str) -> str:  # noqa: ARG002 - which is elsewhere a part of its name
+        return version
+
+    def hidden(self) -> list[str]:
+        return [str(path.relative_to(self.root)) for path in self.root.rglob(".*")]
 
     def read(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
@@ -114,8 +158,29 @@ class BucketPlace(Place):
     def location(self) -> str:
         return f"s3://{self.server.bucket}/{self.prefix}"
 
-    def names(self) -> list[str]:
-        return sorted(key.removeprefix(f"{self.prefix}/") for key in self.server.keys(f"{self.prefix}/"))
+    @property
+    def local(self) -> Path:
+        return Bucket(self.location).local
+
+    def beside(self, name: str) -> Place:
+        return BucketPlace(self.server, f"{self.prefix}-{name}")
+
+    def names(self, prefix: str = "") -> list[str]:
+        return sorted(key.removeprefix(f"{self.prefix}/") for key in self.server.keys(f"{self.prefix}/{prefix}"))
+
+    def version_names(self, names: Iterable[str]) -> set[str]:
+        """Without a manifest a payload is none yet."""
+        return {name.removesuffix(f"/{MANIFEST}") for name in names if name.endswith(f"/{MANIFEST}") and name[0] != "."}
+
+    def payload(self, version: str, sha256: str) -> str:
+        return f"{version}/{sha256[:12]}"
+
+    def hidden(self) -> list[str]:
+        return []
+
+    def all(self, prefix: str = "") -> dict[str, bytes]:
+        found = self.server.all(f"{self.prefix}/{prefix}")
+        return {key.removeprefix(f"{self.prefix}/"): content for key, content in sorted(found.items())}
 
     def read(self, name: str) -> bytes:
         return self.server.read(f"{self.prefix}/{name}")

@@ -4,37 +4,37 @@
 """
 
 import os
-import shutil
 import signal
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from itertools import count
 from typing import NamedTuple
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
-from killing import PATIENCE_S, kill_before_step
-from places import FolderPlace, flip_a_bit
+from killing import PATIENCE_S, kill_before_request, kill_before_step
+from places import BucketPlace, FolderPlace, Place, delete, flip_a_bit, halve
 from tiny_artifacts import identity_of, predictions_bytes, quiet, results, stage_of
-from witness import Witness
+from witness import Witness, manifest_of
 
 from tasks.core.config import Promote
 from tasks.core.errors import ExpectedError
 from tasks.core.gate import judged
 from tasks.core.identity import Identity
-from tasks.core.store import Store, open_store
+from tasks.core.store import Store
 from tasks.core.store.collection import collect
 from tasks.core.store.current import ROOT_FILES, promote_run, roll_back
 from tasks.core.store.history import find_run
-from tasks.core.store.promotions import in_good_standing, read_log
+from tasks.core.store.promotions import LOG, in_good_standing, read_log
 from tasks.core.store.runs import recorded_run
+from tasks.core.store.storage import MANIFEST
 
 Action = Callable[[Store], object]
-Spoil = Callable[[FolderPlace, str], None]
+Spoil = Callable[[Place, str], None]
 
 SOAK = bool(os.environ.get("CIFAR_FLOW_SOAK"))
 IMAGES = 24
@@ -42,6 +42,7 @@ RIGHT = {"good": 23, "poor": 9}  # of the images; the gate tells one from the ot
 IDENTITIES = [identity_of("archive"), identity_of("generated")]
 ARTIFACTS = ("dataset", "weights", "predictions", "per_class", "report")
 STEPS_OF_A_RUN = 140
+STEPS_OF_A_REQUEST = 4  # a folder is changed so often where a bucket is sent one request
 
 
 class Asked(NamedTuple):
@@ -84,13 +85,16 @@ def run_once(store: Store, asked: Asked, seed: int) -> None:
         run.store.open(ref)
 
 
-def do_in_a_mortal_process(action: Callable[[], object], root: Path, step: int) -> None:
-    """Do something in a process of its own, which is killed right before its so manyth change to the store."""
+def do_in_its_own_process(action: Callable[[], object], place: Place, death: int | None = None) -> None:
+    """Do something in a process of its own, which may be killed right before its so manyth change to the store."""
     child = os.fork()
     if child == 0:
         try:
             signal.alarm(PATIENCE_S)
-            kill_before_step(step, str(root))
+            if death and isinstance(place, FolderPlace):
+                kill_before_step(death, place.location)
+            elif death:
+                kill_before_request(1 + death // STEPS_OF_A_REQUEST)
             action()
             os._exit(0)
         finally:
@@ -114,14 +118,6 @@ def ways(steps: int) -> st.SearchStrategy[How]:
     return st.builds(How, st.none() | st.integers(1, steps), st.booleans(), st.booleans())
 
 
-def lose(place: FolderPlace, name: str) -> None:
-    (place.root / name).unlink()
-
-
-def cut(place: FolderPlace, name: str) -> None:
-    place.write(name, place.read(name)[: len(place.read(name)) // 2])
-
-
 unsteady = st.frozensets(st.sampled_from(ARTIFACTS[1:]))
 runs = st.builds(
     Asked,
@@ -132,36 +128,36 @@ runs = st.builds(
     unsteady,
 )
 picks = st.integers(0, 999)
-spoils = st.sampled_from((lose, cut, flip_a_bit))
+spoils = st.sampled_from((delete, halve, flip_a_bit))
 
 
 class UsedStore(RuleBasedStateMachine):
     """One store, and what may be done with it and to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place) -> None:
         super().__init__()
-        self.root = Path(tempfile.mkdtemp())
-        self.store = open_store(self.root, quiet)
-        self.witness = Witness(self.root)
+        self.place = place
+        self.store = place.open() if isinstance(place, FolderPlace) else None
+        self.witness = Witness(place)
         self.asked = Asked("good", IDENTITIES[0], "auto", None, frozenset())
         self.actions = 0
 
-    def teardown(self) -> None:
-        shutil.rmtree(self.root)
-
     def do(self, action: Action, how: How) -> None:
-        def act() -> None:
-            action(self.store if how.early else open_store(self.root, quiet))
-
         self.actions += 1
-        if how.death is None:
-            act()
-        else:
-            do_in_a_mortal_process(act, self.root, how.death)
+        self.act(lambda: action(self.store if self.store and how.early else self.place.open()), how.death)
         self.witness.look()
-        if how.watched:
-            self.store = open_store(self.root, quiet)
+        if how.watched and self.store:
+            self.store = self.place.open()
             self.witness.look_around(self.store)
+        elif how.watched:
+            self.act(lambda: self.witness.look_around(self.place.open()))
+
+    def act(self, action: Callable[[], object], death: int | None = None) -> None:
+        """In this process if it outlives that; on a bucket never, whose connection would not survive the next fork."""
+        if self.store and death is None:
+            action()
+        else:
+            do_in_its_own_process(action, self.place, death)
 
     @rule(asked=runs, how=ways(STEPS_OF_A_RUN))
     def run(self, asked: Asked, how: How) -> None:
@@ -190,7 +186,7 @@ class UsedStore(RuleBasedStateMachine):
         def act(store: Store) -> None:
             with self.refused_unless(not (witness.gaps() or witness.garbled or witness.current_is_lost())):
                 collect(store, keep, quiet, dry_run=False)
-                assert not list(self.root.glob("runs/.*"))
+                assert not self.place.all("runs/.")
 
         self.do(act, how)
 
@@ -230,8 +226,16 @@ class UsedStore(RuleBasedStateMachine):
         recent = list(self.witness.whole.items())[-8:]
         version, files = recent[pick % len(recent)]
         name = sorted(files)[pick_file % len(files)]
-        self.witness.spoilt[version].add(name)
-        self.spoil(f"{version}/{name}", spoil)
+        if self.place.all(f"{version}/") and not self.is_lost_with_it(name, version, spoil):
+            self.witness.spoilt[version].add(name)
+            folder = version if name == MANIFEST else self.place.payload(version, manifest_of(files).sha256)
+            self.spoil(f"{folder}/{name}", spoil)
+
+    def is_lost_with_it(self, name: str, version: str, spoil: Spoil) -> bool:
+        """Whether nothing would tell of a version any more: `lose_a_version` is for that."""
+        if spoil is not delete:
+            return False
+        return len(self.place.all(f"{version}/")) == 1 or (name == MANIFEST and isinstance(self.place, BucketPlace))
 
     @precondition(lambda self: self.witness.promoted)
     @rule(name=st.sampled_from(sorted(ROOT_FILES)), spoil=spoils)
@@ -250,7 +254,7 @@ class UsedStore(RuleBasedStateMachine):
     def spoil_the_log(self, spoil: Spoil) -> None:
         """While every promoted run has a record: what neither of both tells, nobody can."""
         self.witness.log_is_whole = False
-        self.spoil("promotions.jsonl", spoil)
+        self.spoil(LOG, spoil)
 
     @precondition(lambda self: self.witness.records)
     @rule(pick=picks, spoil=spoils)
@@ -272,7 +276,8 @@ class UsedStore(RuleBasedStateMachine):
         version = recent[pick % len(recent)]
         without_record = [refs for run, refs in witness.promoted.items() if run not in witness.records]
         if version not in [str(ref) for refs in without_record for ref in refs.values()]:
-            shutil.rmtree(self.root / version)
+            for name in self.place.all(f"{version}/"):
+                self.place.delete(name)
             witness.spoilt.pop(version)
             witness.gone[version] = witness.whole.pop(version)
 
@@ -280,33 +285,42 @@ class UsedStore(RuleBasedStateMachine):
     @rule()
     def mend(self) -> None:
         """What `verify` and `gc` advise: bring back records, remove torn lines, promote again what the log lacks."""
-        witness, log = self.witness, self.root / "promotions.jsonl"
+        witness, place = self.witness, self.place
         for run in set(witness.garbled) - witness.backups.keys():
-            (self.root / "runs" / f"{run}.json").unlink()
+            place.delete(f"runs/{run}.json")
         for run in witness.backups.keys() - witness.records.keys():
-            (self.root / "runs" / f"{run}.json").write_bytes(witness.backups[run])
-        store = open_store(self.root, quiet)
+            place.write(f"runs/{run}.json", witness.backups[run])
+        self.act(self.mend_the_log)
+        witness.look()
+
+    def mend_the_log(self) -> None:
+        witness, place, store = self.witness, self.place, self.place.open()
         witness.look()
         if current := witness.current():
-            whole = [line for line, entry in zip(log.read_bytes().splitlines(), witness.log(), strict=True) if entry]
-            log.write_bytes(b"".join(line + b"\n" for line in whole))
+            lines = (place.find(LOG) or b"").splitlines()
+            whole = [line for line, entry in zip(lines, witness.log(), strict=True) if entry]
+            place.write(LOG, b"".join(line + b"\n" for line in whole))
         for run in [*witness.lacking(), *([current.run] if current else witness.promoted)]:
             if witness.can_be_promoted(run):
                 promote_run(store, find_run(store, run), "promoted before", quiet)
-        witness.look()
 
     def spoil(self, name: str, spoil: Spoil) -> None:
-        path = self.root / name
-        if path.exists() and path.stat().st_size > 3:
-            spoil(FolderPlace(self.root), name)
+        if len(self.place.find(name) or b"") > 3:
+            spoil(self.place, name)
 
 
-def test_whatever_happens_a_store_keeps_what_it_promised_and_knows_what_it_lost() -> None:
+@pytest.mark.parametrize(("examples", "steps"), [(200, 50) if SOAK else (8, 30)])
+def test_whatever_happens_a_store_keeps_what_it_promised_and_knows_what_it_lost(
+    place: Place, examples: int, steps: int
+) -> None:
+    numbers = count()
+    if isinstance(place, BucketPlace):  # ten times as slow
+        examples = examples // 8
     run_state_machine_as_test(
-        UsedStore,
+        lambda: UsedStore(place.beside(str(next(numbers)))),
         settings=settings(
-            max_examples=200 if SOAK else 8,
-            stateful_step_count=50 if SOAK else 30,
+            max_examples=examples,
+            stateful_step_count=steps,
             derandomize=not SOAK,
             report_multiple_bugs=False,
             database=None,

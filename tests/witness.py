@@ -1,11 +1,13 @@
-"""What was seen of a store from outside, told from its files themselves, and what must hold of it whatever happened."""
+"""What was seen of a store from outside, told from its objects alone, and what must hold of it whatever happened."""
 
 import hashlib
 from contextlib import suppress
-from pathlib import Path
+from fnmatch import fnmatch
+from pathlib import PurePosixPath
 
 import pytest
 from filelock import FileLock
+from places import Place, payload_of
 from pydantic import ValidationError
 
 from tasks.core.store import ArtifactRef, DamagedArtifact, Store
@@ -26,8 +28,8 @@ class Witness:
     the store. `backups` are the records of promoted runs as they were seen last.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, place: Place) -> None:
+        self.place = place
         self.whole: dict[str, Files] = {}
         self.spoilt: dict[str, set[str]] = {}
         self.gone: dict[str, Files] = {}
@@ -41,9 +43,10 @@ class Witness:
 
     def look(self) -> None:
         """Check what holds at any moment, even if a process was killed just now and nobody opened the store since."""
-        for lock in self.root.glob(".work/locks/*.lock"):
+        for lock in self.place.local.glob("locks/*.lock"):
             with FileLock(lock).acquire(timeout=0):
                 pass
+        self.objects = self.place.all()
         self._look_at_records()
         if current := self.current():
             self.last = current
@@ -53,7 +56,11 @@ class Witness:
 
     def _look_at_records(self) -> None:
         """Read them again, in the order in which they appeared."""
-        there = {path.stem: path.read_bytes() for path in sorted(self.root.glob("runs/[!.]*"))}
+        there = {
+            name.removeprefix("runs/").removesuffix(".json"): content
+            for name, content in sorted(self.objects.items())
+            if fnmatch(name, "runs/[!.]*")
+        }
         self.seen += [run for run in there if run not in self.seen]
         records = {run: _record(there[run]) for run in self.seen if run in there}
         self.records = {run: record for run, record in records.items() if record}
@@ -61,7 +68,7 @@ class Witness:
         self.backups |= {run: there[run] for run in self.records if run in self.promoted}
 
     def _look_at_versions(self) -> None:
-        there = {f"{path.parent.name}/{path.name}": files_in(path) for path in self.root.glob("[!.]*/*/")}
+        there = {version: self._held(version) for version in self.place.version_names(self.objects)}
         for version in there.keys() - self.whole.keys():
             check_is_whole(version, there[version])
             before = self.gone.pop(version, there[version])
@@ -75,8 +82,15 @@ class Witness:
             assert wrong <= self.spoilt.get(version, set()), f"{version}: {wrong} changed"
             self.spoilt[version] = wrong
 
+    def _held(self, version: str) -> Files:
+        """The files of a version; whose they are tells its manifest, as it is or as it was."""
+        manifest = manifest_of(self.whole.get(version) or {MANIFEST: self.objects[f"{version}/{MANIFEST}"]})
+        folders = (version, self.place.payload(version, manifest.sha256))
+        paths = {PurePosixPath(name): content for name, content in self.objects.items()}
+        return {path.name: content for path, content in paths.items() if str(path.parent) in folders}
+
     def _check_may_be_absent(self, version: str, spoilt: set[str], before: Files) -> None:
-        if spoilt and any(self.root.glob(f".quarantine/{version.replace('/', '-')}-*T*/")):
+        if spoilt and self._is_in_quarantine(version):
             self.gone[version] = before
         else:
             of_promoted = [ref for refs in self.promoted.values() for ref in refs.values()]
@@ -84,18 +98,20 @@ class Witness:
 
     def _is_named(self, version: str) -> bool:
         """Whether somebody would notice if it had other bytes."""
-        in_quarantine = any(self.root.glob(f".quarantine/{version.replace('/', '-')}-*T*/"))
-        return in_quarantine or version in map(str, self.named())
+        return self._is_in_quarantine(version) or version in map(str, self.named())
+
+    def _is_in_quarantine(self, version: str) -> bool:
+        return any(fnmatch(name, f".quarantine/{version.replace('/', '-')}-*T*/*") for name in self.objects)
 
     def current(self) -> Current | None:
-        with suppress(FileNotFoundError, ValidationError):
-            return Current.model_validate_json((self.root / "current.json").read_bytes())
+        with suppress(ValidationError):
+            return Current.model_validate_json(self.place.find("current.json") or b"")
         return None
 
     def log(self) -> list[LogEntry | None]:
         """The lines of the log; None for those that are torn."""
-        path, lines = self.root / "promotions.jsonl", list[LogEntry | None]()
-        for line in path.read_bytes().splitlines() if path.exists() else []:
+        lines = list[LogEntry | None]()
+        for line in (self.place.find("promotions.jsonl") or b"").splitlines():
             try:
                 lines.append(LogEntry.model_validate_json(line))
             except ValidationError:
@@ -152,7 +168,8 @@ class Witness:
         assert self._half_done() == []
         for ref in self.wanted():
             if self.is_whole(ref):
-                assert files_in(store.open(ref)) == self.whole[str(ref)]
+                payload = payload_of(store, ref)
+                assert payload | {MANIFEST: self.whole[str(ref)][MANIFEST]} == self.whole[str(ref)]
             else:
                 with pytest.raises(DamagedArtifact):
                     store.open(ref)
@@ -161,12 +178,13 @@ class Witness:
         found = {finding.wrong: finding.known for _, piece in verify(store) for finding in piece}
         assert {next(filter(words.startswith, wrong), words): known for words, known in found.items()} == wrong
 
-    def _half_done(self) -> list[Path]:
+    def _half_done(self) -> list[str]:
         """What is half written, but for records, which the next collection sweeps, and for what is not healed yet."""
-        damaged = [self.root / version for version, files in self.spoilt.items() if files]
-        left_for_later = [self.root / name for name in (".work", ".quarantine", "runs")] + damaged
-        hidden = [path for path in self.root.rglob(".*") if not {path, *path.parents} & set(left_for_later)]
-        return [*hidden, *self.root.glob(".work/staging/*"), *self.root.glob(".work/trash/*")]
+        damaged = [version for version, files in self.spoilt.items() if files]
+        left_for_later = {PurePosixPath(name) for name in (".work", ".quarantine", "runs", *damaged)}
+        paths = [PurePosixPath(name) for name in self.place.hidden()]
+        hidden = [str(path) for path in paths if not {path, *path.parents} & left_for_later]
+        return [*hidden, *map(str, self.place.local.glob("staging/*")), *map(str, self.place.local.glob("trash/*"))]
 
     def _check_current_run(self) -> None:
         current, promotions = self.current(), self.promotions()
@@ -178,7 +196,7 @@ class Witness:
         assert {self.records[entry.run].status for entry in promotions if entry.run in self.records} <= {"completed"}
         for name, artifact in ROOT_FILES.items():
             if current and self.is_whole(ref := current.artifacts[artifact]):
-                assert files_in(self.root)[name] == self.whole[str(ref)][name]
+                assert self.objects[name] == self.whole[str(ref)][name]
 
     def _wrong(self) -> dict[str, bool]:
         """How each finding of `verify` is to begin, and whether it is to be known already."""
@@ -191,19 +209,19 @@ class Witness:
             wrong |= {f"run {run}: its {ref} is not in the store": self._is_superseded(ref) for ref in gone}
         wrong |= dict.fromkeys(self.gaps(), False)
         if self.current_is_lost():
-            wrong[f"{self.root}/current.json: expected the current run"] = False
+            wrong[f"{self.place.location}/current.json: expected the current run"] = False
         if current := self.current():
             for name, artifact in ROOT_FILES.items():
                 version = str(current.artifacts[artifact])
                 if version in self.gone or MANIFEST in self.spoilt[version]:
                     wrong[f"run {current.run}: the current run's {version} is lost"] = False
-                elif files_in(self.root).get(name) != self.whole[version][name]:
+                elif self.objects.get(name) != self.whole[version][name]:
                     wrong[f"at the root: {name} is"] = False
         return wrong
 
     def _is_superseded(self, ref: ArtifactRef) -> bool:
         keys = [
-            Manifest.model_validate_json(files[MANIFEST]).key
+            manifest_of(files).key
             for version, files in self.whole.items()
             if version.startswith(f"{ref.name}/") and MANIFEST not in self.spoilt[version]
         ]
@@ -216,12 +234,12 @@ def _record(content: bytes) -> RunRecord | None:
     return None
 
 
-def files_in(folder: Path) -> Files:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name[0] != "."}
+def manifest_of(files: Files) -> Manifest:
+    return Manifest.model_validate_json(files[MANIFEST])
 
 
 def check_is_whole(version: str, held: Files) -> None:
-    manifest = Manifest.model_validate_json(held[MANIFEST])
+    manifest = manifest_of(held)
     assert str(manifest.ref) == version
     assert manifest.holds_together()
     payload = {name: hashlib.sha256(content).hexdigest() for name, content in held.items() if name != MANIFEST}
