@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from killing import killed, killed_at_every_step, next_line, started
-from places import IN_A_FOLDER, FolderPlace, Place, payload_of
+from places import BUCKET_BY_SOAK, FolderPlace, Place, payload_of
 from tiny_artifacts import finished_run, make_artifact, quiet, stage_of
 
 from tasks.core.errors import InputError, WorldError
@@ -80,7 +80,7 @@ def test_the_newest_runs_keep_their_artifacts_and_older_ones_give_theirs_up(
     assert wrong(place.open()) == []
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_what_a_kept_run_shares_with_a_collected_one_stays(place: Place, finished: Callable[..., str]) -> None:
     finished("one", "never")
     newest = find_run(place.open(), finished("two", "never"))
@@ -90,7 +90,7 @@ def test_what_a_kept_run_shares_with_a_collected_one_stays(place: Place, finishe
     assert set(place.versions("dataset")) == {newest.artifacts["dataset"].version}
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_every_run_that_was_ever_promoted_or_rolled_back_keeps_its_artifacts(
     place: Place, finished: Callable[..., str]
 ) -> None:
@@ -106,7 +106,7 @@ def test_every_run_that_was_ever_promoted_or_rolled_back_keeps_its_artifacts(
     assert wrong(place.open()) == []
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_what_a_kept_artifact_was_made_from_stays_though_no_record_names_it(place: Place) -> None:
     """A second attempt with the same bytes: the predictions in the record were made from the first one."""
     store = place.open()
@@ -125,7 +125,7 @@ def test_what_a_kept_artifact_was_made_from_stays_though_no_record_names_it(plac
     assert store.open(first)
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_versions_that_no_run_has_go(place: Place, finished: Callable[..., str]) -> None:
     finished("one")
     orphan = make_artifact(place.open(), "weights", {"cifar_net.pth": b"of a run that was killed"})
@@ -135,7 +135,7 @@ def test_versions_that_no_run_has_go(place: Place, finished: Callable[..., str])
     assert (garbage.name, garbage.version) == (orphan.name, orphan.version)
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_a_folder_that_is_no_version_is_left_alone(place: Place, finished: Callable[..., str]) -> None:
     finished("one")
     place.write("notes/2026/june.txt", b"mine")
@@ -144,7 +144,7 @@ def test_a_folder_that_is_no_version_is_left_alone(place: Place, finished: Calla
     assert place.read("notes/2026/june.txt") == b"mine"
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_failed_runs_count_among_the_newest(place: Place, finished: Callable[..., str]) -> None:
     older = finished("one", "never")
     with pytest.raises(ZeroDivisionError), recorded_run(place.open(), {}, {}, quiet) as failed:
@@ -184,7 +184,7 @@ def test_a_run_whose_process_was_killed_is_not_in_progress(place: Place) -> None
     assert [garbage.name for garbage in plan.versions] == ["weights"]
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_nothing_is_touched_while_a_record_cannot_be_read(place: Place, finished: Callable[..., str]) -> None:
     run = finished("one")
     finished("two")
@@ -219,7 +219,7 @@ def test_nothing_is_touched_while_a_line_of_the_log_is_torn(place: Place, finish
     )
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_nothing_is_touched_while_the_log_lacks_a_promoted_run(place: Place, finished: Callable[..., str]) -> None:
     one = finished("one")
     finished("two")
@@ -231,7 +231,7 @@ def test_nothing_is_touched_while_the_log_lacks_a_promoted_run(place: Place, fin
     )
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_a_run_that_was_promoted_by_hand_is_not_forgotten_with_its_line(
     place: Place, finished: Callable[..., str]
 ) -> None:
@@ -246,7 +246,7 @@ def test_a_run_that_was_promoted_by_hand_is_not_forgotten_with_its_line(
     assert f"it lacks 1 of the runs that were promoted by their records, as {by_hand}" in refused_untouched(place)
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 @pytest.mark.parametrize("word", ["one", "two"])
 def test_nothing_is_touched_while_a_promoted_run_has_no_record(
     place: Place, finished: Callable[..., str], word: str
@@ -260,7 +260,7 @@ def test_nothing_is_touched_while_a_promoted_run_has_no_record(
     )
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_a_run_that_is_promoted_again_is_back_on_a_log_that_was_lost(
     place: Place, finished: Callable[..., str]
 ) -> None:
@@ -293,7 +293,7 @@ def test_a_dry_run_changes_nothing_and_names_the_same_versions_and_bytes(
     assert list((place.open().storage.local / "trash").glob("*")) == []
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_a_second_collection_finds_nothing_to_do(place: Place, finished: Callable[..., str]) -> None:
     for word in ("one", "two"):
         finished(word, "never")
@@ -320,7 +320,7 @@ def test_collected_runs_stay_in_the_history_and_say_so_when_their_artifacts_are_
         promote_run(store, find_run(store, run), "by hand", quiet)
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_what_was_collected_is_made_anew_by_the_next_run_that_needs_it(
     place: Place, finished: Callable[..., str]
 ) -> None:
@@ -336,7 +336,7 @@ def test_what_was_collected_is_made_anew_by_the_next_run_that_needs_it(
 # Killed
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_a_collection_killed_at_any_step_leaves_a_store_that_verifies_and_a_second_one_finishes(
     folder: FolderPlace, finished: Callable[..., str], tmp_path: Path
 ) -> None:

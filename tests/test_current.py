@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from places import FolderPlace, Place, delete, empty, flip_a_bit, halve, overwrite, truncate
+from places import BUCKET_BY_SOAK, FolderPlace, Place, delete, empty, flip_a_bit, halve, overwrite, truncate
 from promotions import actions, current, files_of, finished, logged, root_files
 from tiny_artifacts import finished_run, identity_of, make_artifact, quiet, results
 
@@ -44,11 +44,12 @@ def test_a_promoted_run_stands_at_the_root(place: Place) -> None:
     assert line.endswith("is promoted: it is the first finished run in this store")
 
 
-def test_the_latest_run_takes_the_place_of_the_one_before(folder: FolderPlace) -> None:
-    _, second = finished(folder, "one", "two")
+@BUCKET_BY_SOAK
+def test_the_latest_run_takes_the_place_of_the_one_before(place: Place) -> None:
+    _, second = finished(place, "one", "two")
 
-    assert root_files(folder) == files_of("two")
-    assert current(folder).run == second.run
+    assert root_files(place) == files_of("two")
+    assert current(place).run == second.run
 
 
 def test_root_files_are_files_of_their_own(folder: FolderPlace) -> None:
@@ -124,18 +125,20 @@ def test_a_run_with_the_same_results_keeps_the_promoted_one(place: Place) -> Non
     assert "is the same as the promoted one, which stays: " in log[0]
 
 
-def test_every_promotion_is_one_line_of_the_log(folder: FolderPlace) -> None:
-    records = finished(folder, "one", "two", "one")
-    folder.open()
+@BUCKET_BY_SOAK
+def test_every_promotion_is_one_line_of_the_log(place: Place) -> None:
+    records = finished(place, "one", "two", "one")
+    place.open()
 
-    assert actions(folder) == ["promote"] * 3
-    assert [entry["run"] for entry in logged(folder)] == [record.run for record in records]
-    assert [entry["who"] for entry in logged(folder)] == [record.who for record in records]
+    assert actions(place) == ["promote"] * 3
+    assert [entry["run"] for entry in logged(place)] == [record.run for record in records]
+    assert [entry["who"] for entry in logged(place)] == [record.who for record in records]
 
 
-def test_a_run_whose_report_fails_is_not_promoted(folder: FolderPlace) -> None:
-    finished(folder, "one")
-    store = folder.open()
+@BUCKET_BY_SOAK
+def test_a_run_whose_report_fails_is_not_promoted(place: Place) -> None:
+    finished(place, "one")
+    store = place.open()
     failed: list[Run] = []
 
     def fail() -> None:
@@ -149,11 +152,11 @@ def test_a_run_whose_report_fails_is_not_promoted(folder: FolderPlace) -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
 
-    assert root_files(folder) == files_of("one")
-    assert actions(folder) == ["promote"]
+    assert root_files(place) == files_of("one")
+    assert actions(place) == ["promote"]
     assert failed[0].record.verdict is None
-    finished(folder, "three")
-    assert root_files(folder) == files_of("three")
+    finished(place, "three")
+    assert root_files(place) == files_of("three")
 
 
 def test_a_refusal_needs_nothing_of_the_promoted_run_that_is_lost(place: Place) -> None:
@@ -239,6 +242,7 @@ def lose_the_record(place: Place, record: RunRecord) -> None:
     place.delete(f"runs/{record.run}.json")
 
 
+@BUCKET_BY_SOAK
 @pytest.mark.parametrize(
     ("damage", "lose"), [(delete, lose_the_log), (overwrite, tear_the_log), (empty, lose_the_record)]
 )
@@ -317,6 +321,7 @@ def test_a_rollback_brings_the_run_before_back_and_says_who_when_and_why(place: 
     assert entry == {"action": "rollback", "run": one.run, "instead_of": two.run} | said
 
 
+@BUCKET_BY_SOAK
 def test_rolling_back_twice_goes_back_two_and_then_no_further(place: Place) -> None:
     one, *_ = finished(place, "one", "two", "three")
 
@@ -331,6 +336,7 @@ def test_rolling_back_twice_goes_back_two_and_then_no_further(place: Place) -> N
         rolled_back_to(place.open(), one)
 
 
+@BUCKET_BY_SOAK
 def test_a_run_may_be_promoted_again_after_a_rollback(place: Place) -> None:
     one, two = finished(place, "one", "two")
     rolled_back_to(place.open(), one)
@@ -342,6 +348,7 @@ def test_a_run_may_be_promoted_again_after_a_rollback(place: Place) -> None:
     assert rolled_back(read_log(place.open())) == {}
 
 
+@BUCKET_BY_SOAK
 def test_a_rollback_to_any_other_than_the_run_before_is_refused(place: Place) -> None:
     _, two = finished(place, "one", "two")
     before = place.all()
@@ -355,22 +362,24 @@ def test_a_rollback_to_any_other_than_the_run_before_is_refused(place: Place) ->
 BY_HAND = [promoted_by_hand, rolled_back_to]
 
 
+@BUCKET_BY_SOAK
 @pytest.mark.parametrize("act", BY_HAND)
 @pytest.mark.parametrize(
     "state", [{"status": "failed"}, {"status": "running"}, {"dataset": None}, {"artifacts": {}}, {"collected": "then"}]
 )
 def test_only_a_completed_run_with_all_its_artifacts_can_be_brought_back(
-    folder: FolderPlace, act: Callable[[Store, RunRecord], Current], state: dict[str, Any]
+    place: Place, act: Callable[[Store, RunRecord], Current], state: dict[str, Any]
 ) -> None:
-    one, _ = finished(folder, "one", "two")
-    before = folder.all()
+    one, _ = finished(place, "one", "two")
+    before = place.all()
 
     with pytest.raises(InputError, match=f"run {one.run}: expected a completed run, got one"):
-        act(folder.open(), one.model_copy(update=state))
+        act(place.open(), one.model_copy(update=state))
 
-    assert folder.all() == before
+    assert place.all() == before
 
 
+@BUCKET_BY_SOAK
 def test_a_run_with_damaged_files_is_not_brought_back(place: Place) -> None:
     one, _ = finished(place, "one", "two")
     flip_a_bit(place, place.name_of(one.artifacts["weights"], "cifar_net.pth"))

@@ -5,7 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from places import BucketPlace, FolderPlace, Place, delete, flip_a_bit, make_unreadable, overwrite
+from places import (
+    PLACES_BY_SOAK,
+    BucketPlace,
+    FolderPlace,
+    Place,
+    contents,
+    copy_store,
+    delete,
+    flip_a_bit,
+    make_unreadable,
+    overwrite,
+)
 from tiny_runs import quiet, tiny_run
 
 from tasks.core.config import Settings
@@ -19,16 +30,19 @@ from tasks.core.store.history import find_run
 VERDICT_FOLLOWS = "report: its verdict follows from what is made before it"
 
 
-@pytest.fixture
-def place(artifacts: Path) -> FolderPlace:
-    return FolderPlace(artifacts)
+@pytest.fixture(params=PLACES_BY_SOAK)
+def place(request: pytest.FixtureRequest, two_runs: Path) -> Place:
+    """A store of two real runs, to be changed at will."""
+    found: Place = request.getfixturevalue(request.param)
+    copy_store(FolderPlace(two_runs), found)
+    return found
 
 
 @pytest.fixture
 def told(archive: Path) -> Callable[..., list[str]]:
     """The lines for the settings of the current run, or for others; telling them must change nothing."""
 
-    def tell(place: FolderPlace, **settings: Any) -> list[str]:
+    def tell(place: Place, **settings: Any) -> list[str]:
         before = everything(place)
         lines = list(explain(place.open(), settings_of(archive, **settings), pytest.fail))
         assert everything(place) == before
@@ -41,13 +55,13 @@ def settings_of(archive: Path, **settings: Any) -> Settings:
     return Settings(**{"source": str(archive), "epochs": 1, "seed": 2} | settings)
 
 
-def everything(place: FolderPlace) -> dict[Path, bytes]:
-    """Every file, those included that only this machine needs, but for locks."""
-    files = [path for path in place.root.rglob("*") if path.is_file() and path.parent.name != "locks"]
-    return {path: path.read_bytes() for path in files}
+def everything(place: Place) -> dict[str, bytes]:
+    """Every object, and in a folder what only this machine needs, but for locks."""
+    local = contents(place.local) if isinstance(place, FolderPlace) else {}
+    return place.all() | {name: content for name, content in local.items() if not name.startswith("locks/")}
 
 
-def refs_of(place: FolderPlace, run: str = "current") -> dict[str, ArtifactRef]:
+def refs_of(place: Place, run: str = "current") -> dict[str, ArtifactRef]:
     return find_run(place.open(), run).artifacts
 
 
@@ -66,13 +80,13 @@ def reused(refs: dict[str, ArtifactRef]) -> list[str]:
 
 
 def test_a_run_with_the_current_ones_settings_would_reuse_everything(
-    place: FolderPlace, told: Callable[..., list[str]]
+    place: Place, told: Callable[..., list[str]]
 ) -> None:
     assert told(place) == reused(refs_of(place))
 
 
 def test_a_run_with_an_older_ones_settings_would_make_a_report_with_a_verdict_of_its_own(
-    place: FolderPlace, told: Callable[..., list[str]]
+    place: Place, told: Callable[..., list[str]]
 ) -> None:
     assert told(place, seed=1) == [
         *reused(refs_of(place, "previous"))[:5],
@@ -80,9 +94,7 @@ def test_a_run_with_an_older_ones_settings_would_make_a_report_with_a_verdict_of
     ]
 
 
-def test_a_policy_that_makes_another_verdict_makes_another_report(
-    place: FolderPlace, told: Callable[..., list[str]]
-) -> None:
+def test_a_policy_that_makes_another_verdict_makes_another_report(place: Place, told: Callable[..., list[str]]) -> None:
     assert told(place, seed=1, promote="never")[5] == (
         "report runs again: facts.promoted True → False, facts.verdict changed"
     )
@@ -120,7 +132,7 @@ def test_on_an_empty_store_everything_would_run_for_the_first_time(
     ],
 )
 def test_a_changed_setting_is_told_from_what_to_what(
-    place: FolderPlace, told: Callable[..., list[str]], settings: dict[str, Any], reason: str
+    place: Place, told: Callable[..., list[str]], settings: dict[str, Any], reason: str
 ) -> None:
     assert told(place, **settings) == [
         *reused(refs_of(place))[:2],
@@ -131,7 +143,7 @@ def test_a_changed_setting_is_told_from_what_to_what(
     ]
 
 
-def test_another_archive_is_told_as_such(place: FolderPlace, told: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_another_archive_is_told_as_such(place: Place, told: Callable[..., list[str]], tmp_path: Path) -> None:
     other = tmp_path / "other.tar.gz"
     other.write_bytes(b"another archive")
 
@@ -156,7 +168,7 @@ def test_another_archive_is_told_as_such(place: FolderPlace, told: Callable[...,
     ],
 )
 def test_a_refreshed_stage_runs_again_and_what_depends_on_it_if_other_bytes_come_out(
-    place: FolderPlace, told: Callable[..., list[str]], refresh: str, first: int, artifact: str
+    place: Place, told: Callable[..., list[str]], refresh: str, first: int, artifact: str
 ) -> None:
     refs = refs_of(place)
 
@@ -192,7 +204,7 @@ def test_a_refreshed_stage_runs_again_and_what_depends_on_it_if_other_bytes_come
     [(flip_a_bit, "is damaged: its bytes are not those that were stored"), (delete, "is missing")],
 )
 def test_a_damaged_payload_is_told_with_what_is_wrong(
-    place: FolderPlace,
+    place: Place,
     told: Callable[..., list[str]],
     artifact: str,
     file: str,
@@ -201,7 +213,7 @@ def test_a_damaged_payload_is_told_with_what_is_wrong(
     words: str,
 ) -> None:
     refs = refs_of(place)
-    damage(place, f"{refs[artifact]}/{file}")
+    damage(place, place.name_of(refs[artifact], file))
 
     lines = told(place)
 
@@ -211,7 +223,7 @@ def test_a_damaged_payload_is_told_with_what_is_wrong(
         assert lines[3] == f"evaluate: reused {refs['predictions']}, unless other bytes come out for weights"
 
 
-def test_a_damaged_manifest_is_told(place: FolderPlace, told: Callable[..., list[str]]) -> None:
+def test_a_damaged_manifest_is_told(place: Place, told: Callable[..., list[str]]) -> None:
     weights = refs_of(place)["weights"]
     overwrite(place, f"{weights}/manifest.json")
 
@@ -219,20 +231,20 @@ def test_a_damaged_manifest_is_told(place: FolderPlace, told: Callable[..., list
 
 
 def test_an_archive_that_is_lost_is_not_needed_while_the_dataset_is_intact(
-    place: FolderPlace, told: Callable[..., list[str]]
+    place: Place, told: Callable[..., list[str]]
 ) -> None:
     refs = refs_of(place)
-    place.delete(f"{refs['raw']}/archive.tar.gz")
+    place.delete(place.name_of(refs["raw"], "archive.tar.gz"))
 
     assert told(place) == reused(refs)
 
 
 def test_an_archive_that_is_lost_is_needed_where_the_dataset_is_damaged(
-    place: FolderPlace, told: Callable[..., list[str]]
+    place: Place, told: Callable[..., list[str]]
 ) -> None:
     refs = refs_of(place)
-    place.delete(f"{refs['raw']}/archive.tar.gz")
-    flip_a_bit(place, f"{refs['dataset']}/test_images.npy")
+    place.delete(place.name_of(refs["raw"], "archive.tar.gz"))
+    flip_a_bit(place, place.name_of(refs["dataset"], "test_images.npy"))
 
     download, normalize, train, *_ = told(place)
 
@@ -246,24 +258,24 @@ def test_an_archive_that_is_lost_is_needed_where_the_dataset_is_damaged(
 
 @pytest.mark.parametrize("settings", [{"epochs": 2}, {"refresh": "train"}, {"seed": 1}])
 def test_a_run_gives_the_reasons_that_were_told_before(
-    place: FolderPlace, told: Callable[..., list[str]], archive: Path, settings: dict[str, Any]
+    place: Place, told: Callable[..., list[str]], archive: Path, settings: dict[str, Any]
 ) -> None:
     reasons = [line for line in told(place, **settings) if " runs again: " in line and "made anew" not in line]
     log: list[str] = []
 
-    tiny_run(place.root, settings_of(archive, **settings), log.append)
+    tiny_run(place.location, settings_of(archive, **settings), log.append)
 
     assert reasons
     assert set(reasons) <= set(log)
 
 
 def test_after_a_rollback_the_current_run_stays_with_a_report_that_is_made_once_and_then_reused(
-    place: FolderPlace, told: Callable[..., list[str]], archive: Path
+    place: Place, told: Callable[..., list[str]], archive: Path
 ) -> None:
     rolled_back_to = roll_back(place.open(), find_run(place.open(), "previous"), "unfair", quiet)
     assert told(place, seed=1)[5].startswith("report runs again: facts.verdict it is the first finished run")
 
-    tiny_run(place.root, settings_of(archive, seed=1))
+    tiny_run(place.location, settings_of(archive, seed=1))
 
     found = read_current(place.open())
     assert found is not None
@@ -272,7 +284,8 @@ def test_after_a_rollback_the_current_run_stays_with_a_report_that_is_made_once_
     assert told(place, seed=1) == reused(found.artifacts)
 
 
-def test_a_payload_that_cannot_be_read_is_told(place: FolderPlace, archive: Path) -> None:
+def test_a_payload_that_cannot_be_read_is_told(artifacts: Path, archive: Path) -> None:
+    place = FolderPlace(artifacts)
     weights = refs_of(place)["weights"]
     make_unreadable(place, f"{weights}/cifar_net.pth")
 

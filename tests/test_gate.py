@@ -7,7 +7,7 @@ from typing import get_args
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from places import FolderPlace, Place, flip_a_bit, overwrite
+from places import BUCKET_BY_SOAK, Place, flip_a_bit, overwrite
 from tiny_artifacts import finished_run, identity_of, make_artifact, predictions_bytes, quiet, results
 
 from tasks.core.comparison import compare
@@ -239,6 +239,7 @@ def current(place: Place) -> str:
     return found.run
 
 
+@BUCKET_BY_SOAK
 def test_many_small_losses_cannot_add_up(place: Place) -> None:
     counts = [700, 692, 684, 676, 668]
 
@@ -252,21 +253,23 @@ def test_many_small_losses_cannot_add_up(place: Place) -> None:
     assert [entry.action for entry in read_log(place.open())] == ["promote"] * 3 + ["refuse"] * 2
 
 
-def test_a_run_is_held_against_the_best_run_and_not_the_latest(folder: FolderPlace) -> None:
-    best = scored(folder, 700)
-    scored(folder, 640, policy="always")
+@BUCKET_BY_SOAK
+def test_a_run_is_held_against_the_best_run_and_not_the_latest(place: Place) -> None:
+    best = scored(place, 700)
+    scored(place, 640, policy="always")
 
-    run = scored(folder, 660)
+    run = scored(place, 660)
 
     assert is_refused(run)
     assert f"of run {best.record.run}, the best" in str(run.record.verdict)
 
 
+@BUCKET_BY_SOAK
 @pytest.mark.parametrize(("count", "tolerance", "refused"), [(694, 0, True), (0, 100, False)])
-def test_the_tolerance_is_the_users(folder: FolderPlace, count: int, tolerance: float, refused: bool) -> None:
-    scored(folder, 700)
+def test_the_tolerance_is_the_users(place: Place, count: int, tolerance: float, refused: bool) -> None:
+    scored(place, 700)
 
-    assert is_refused(scored(folder, count, tolerance=tolerance)) == refused
+    assert is_refused(scored(place, count, tolerance=tolerance)) == refused
 
 
 def test_a_runs_score_and_dataset_are_on_record(place: Place) -> None:
@@ -279,22 +282,25 @@ def test_a_runs_score_and_dataset_are_on_record(place: Place) -> None:
     assert record.dataset == identity_of()
 
 
-def test_a_refused_run_is_no_measure(folder: FolderPlace) -> None:
-    scored(folder, 600)
-    scored(folder, 900, policy="never")
+@BUCKET_BY_SOAK
+def test_a_refused_run_is_no_measure(place: Place) -> None:
+    scored(place, 600)
+    scored(place, 900, policy="never")
 
-    assert not is_refused(scored(folder, 601))
+    assert not is_refused(scored(place, 601))
 
 
-def test_a_run_on_other_images_is_no_measure(folder: FolderPlace) -> None:
-    scored(folder, 900)
-    finished_run(folder.location, "other", identity_of(images="other"), "always", correct=right(500))
+@BUCKET_BY_SOAK
+def test_a_run_on_other_images_is_no_measure(place: Place) -> None:
+    scored(place, 900)
+    finished_run(place.location, "other", identity_of(images="other"), "always", correct=right(500))
 
-    run = finished_run(folder.location, "again", identity_of(images="other"), correct=right(495))
+    run = finished_run(place.location, "again", identity_of(images="other"), correct=right(495))
 
     assert not is_refused(run)
 
 
+@BUCKET_BY_SOAK
 def test_where_the_best_run_is_damaged_the_next_best_is_the_measure(place: Place) -> None:
     best, second = scored(place, 700), scored(place, 690)
     flip_a_bit(place, place.name_of(best.record.artifacts["predictions"], "predictions.parquet"))
@@ -306,6 +312,7 @@ def test_where_the_best_run_is_damaged_the_next_best_is_the_measure(place: Place
     assert log[0].startswith(f"run {best.record.run} cannot be compared with: predictions/")
 
 
+@BUCKET_BY_SOAK
 def test_a_rolled_back_run_is_no_measure_and_its_results_are_refused(place: Place) -> None:
     scored(place, 600)
     unfair = scored(place, 900, "unfair")
@@ -320,6 +327,7 @@ def test_a_rolled_back_run_is_no_measure_and_its_results_are_refused(place: Plac
     assert current(place) == fair.record.run
 
 
+@BUCKET_BY_SOAK
 @pytest.mark.parametrize("policy", ["auto", "never"])
 def test_the_current_run_stays_when_it_is_run_again_after_a_rollback(place: Place, policy: Promote) -> None:
     """The reason is another one by then, and so is the report, which shows it."""
@@ -338,6 +346,7 @@ def test_the_current_run_stays_when_it_is_run_again_after_a_rollback(place: Plac
     assert place.read("report.html") == b"report, as unfair"
 
 
+@BUCKET_BY_SOAK
 def test_the_current_run_stays_when_one_of_its_versions_is_made_anew(place: Place) -> None:
     one = scored(place, 600)
     place.lose(one.record.artifacts["report"])
@@ -350,13 +359,14 @@ def test_the_current_run_stays_when_one_of_its_versions_is_made_anew(place: Plac
     assert [entry.action for entry in read_log(place.open())] == ["promote"]
 
 
-def test_a_rolled_back_run_that_is_promoted_again_is_the_measure_again(folder: FolderPlace) -> None:
-    scored(folder, 600)
-    best = scored(folder, 900)
-    roll_back(folder.open(), find_run(folder.open(), "previous"), "by mistake", quiet)
-    promote_run(folder.open(), best.record, "it was fair", quiet)
+@BUCKET_BY_SOAK
+def test_a_rolled_back_run_that_is_promoted_again_is_the_measure_again(place: Place) -> None:
+    scored(place, 600)
+    best = scored(place, 900)
+    roll_back(place.open(), find_run(place.open(), "previous"), "by mistake", quiet)
+    promote_run(place.open(), best.record, "it was fair", quiet)
 
-    run = scored(folder, 610)
+    run = scored(place, 610)
 
     assert is_refused(run)
     assert f"of run {best.record.run}, the best" in str(run.record.verdict)

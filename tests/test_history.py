@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from killing import killed, next_line, started
-from places import IN_A_FOLDER, Place
+from places import BUCKET_BY_SOAK, Place
 from tiny_artifacts import finished_run, identity_of, quiet
 
 from tasks.core.errors import InputError
@@ -66,7 +66,7 @@ def test_a_run_is_found_by_its_id_and_by_how_that_begins(store: Store, finished:
         assert find_run(store, run[:-1]).run == run
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_an_id_that_another_one_begins_with_is_that_run_itself(
     place: Place, store: Store, finished: Callable[..., str]
 ) -> None:
@@ -77,7 +77,7 @@ def test_an_id_that_another_one_begins_with_is_that_run_itself(
     assert find_run(store, f"{run}0").run == f"{run}0"
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_current_and_previous_follow_promotions(store: Store, finished: Callable[..., str]) -> None:
     one, two, three = (finished(word) for word in ("one", "two", "three"))
     finished("four", "never")
@@ -90,7 +90,7 @@ def test_current_and_previous_follow_promotions(store: Store, finished: Callable
     assert find_run(store, "previous").run == three
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_previous_goes_one_run_further_back_with_each_rollback(store: Store, finished: Callable[..., str]) -> None:
     one, two, _ = (finished(word) for word in ("one", "two", "three"))
 
@@ -102,7 +102,7 @@ def test_previous_goes_one_run_further_back_with_each_rollback(store: Store, fin
     assert "run previous: expected 2 or more promoted runs in" in refused(store, "previous")
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_a_run_that_was_rolled_back_comes_back_by_a_promotion_only(store: Store, finished: Callable[..., str]) -> None:
     one, two = finished("one"), finished("two")
     go_back(store)
@@ -131,14 +131,14 @@ def test_a_name_of_no_run_is_refused_on_one_line(store: Store, name: str) -> Non
     )
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_an_empty_name_does_not_mean_the_only_run(store: Store, finished: Callable[..., str]) -> None:
     finished("one")
 
     refused(store, "")
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_an_ambiguous_beginning_names_the_newest_runs_that_it_may_mean(
     store: Store, finished: Callable[..., str]
 ) -> None:
@@ -164,7 +164,7 @@ def test_a_record_that_cannot_be_read_is_said_and_is_no_row(
 # Rows
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_rows_come_newest_first_even_within_one_second(store: Store, finished: Callable[..., str]) -> None:
     runs = [finished(str(number)) for number in range(6)]
 
@@ -241,14 +241,14 @@ def test_standings_follow_promotions_refusals_and_rollbacks(store: Store, finish
     assert standings(store) == {one: "promoted", two: "current", three: "promoted"}
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_a_run_with_the_current_results_has_no_standing_of_its_own(store: Store, finished: Callable[..., str]) -> None:
     one, again = finished("one"), finished("one")
 
     assert standings(store) == {one: "current", again: None}
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_a_torn_line_of_the_log_costs_that_line_only(place: Place, store: Store, finished: Callable[..., str]) -> None:
     one, two, three = (finished(word) for word in ("one", "two", "three"))
     first, _, third = place.read("promotions.jsonl").splitlines()
@@ -261,7 +261,7 @@ def test_a_torn_line_of_the_log_costs_that_line_only(place: Place, store: Store,
 # Artifacts by name
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_an_artifact_is_found_by_the_names_of_its_run_and_its_own(place: Place) -> None:
     record = finished_run(place.location, "one").record
     store = place.open()
@@ -291,7 +291,7 @@ def test_a_payload_of_one_file_is_that_file_and_one_of_several_is_their_folder(p
     assert payload_of(store, "current", "report") == store.open(report)
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_a_payload_is_of_the_run_that_was_asked_for(place: Place, finished: Callable[..., str]) -> None:
     finished("one")
     finished("two")

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from killing import PATIENCE_S, kill_before_request, kill_before_step
-from places import BucketPlace, FolderPlace, Place, delete, flip_a_bit, halve
+from places import SOAK, BucketPlace, FolderPlace, Place, delete, flip_a_bit, halve
 from tiny_artifacts import identity_of, predictions_bytes, quiet, results, stage_of
 from witness import Witness, manifest_of
 
@@ -36,7 +36,6 @@ from tasks.core.store.storage import MANIFEST
 Action = Callable[[Store], object]
 Spoil = Callable[[Place, str], None]
 
-SOAK = bool(os.environ.get("CIFAR_FLOW_SOAK"))
 IMAGES = 24
 RIGHT = {"good": 23, "poor": 9}  # of the images; the gate tells one from the other
 IDENTITIES = [identity_of("archive"), identity_of("generated")]

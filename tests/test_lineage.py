@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from places import IN_A_FOLDER, Place, flip_a_bit
+from places import BUCKET_BY_SOAK, Place, flip_a_bit
 from tiny_artifacts import finished_run, quiet, stage_of
 
 from tasks.core.errors import InputError
@@ -56,7 +56,7 @@ def test_a_version_is_made_from_its_inputs_and_theirs_up_to_the_archive(store: S
     ]
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_a_version_is_used_for_what_was_made_directly_from_it(store: Store) -> None:
     raw = made(store, "raw")
     dataset = made(store, "dataset", raw)
@@ -82,6 +82,7 @@ def test_a_second_attempt_with_the_same_bytes_has_a_lineage_of_its_own(store: St
     assert above(store, predictions) == [(1, str(first)), (2, str(dataset))]
 
 
+@BUCKET_BY_SOAK
 def test_a_version_knows_every_run_that_has_it(place: Place, store: Store) -> None:
     one, two = (finished_run(place.location, word).record for word in ("one", "two"))
 
@@ -89,7 +90,7 @@ def test_a_version_knows_every_run_that_has_it(place: Place, store: Store) -> No
     assert set(lineage_of(store, str(one.artifacts["dataset"])).runs) == {one.run, two.run}
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_a_version_that_no_run_keeps_is_in_none(store: Store) -> None:
     assert lineage_of(store, str(made(store, "weights"))).runs == ()
 
@@ -113,14 +114,14 @@ def test_the_beginning_of_a_version_is_enough_where_only_one_begins_so(store: St
 @pytest.mark.parametrize(
     "name", ["weights/", "weights/zzz", "/", "nothing/0", "weights", "runs/2", "/weights", "../store"]
 )
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_a_name_of_no_version_is_refused_on_one_line(store: Store, name: str) -> None:
     made(store, "weights")
 
     assert refused(store, name) == f"{name}: expected NAME/VERSION of one version in the store, got 0 that begin so"
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_an_ambiguous_beginning_is_refused_with_how_many_it_may_mean(store: Store) -> None:
     beginnings = [made(store, "weights", word=str(number)).version[0] for number in range(17)]
     twice = next(beginning for beginning in beginnings if beginnings.count(beginning) > 1)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from places import FolderPlace
+from places import BUCKET_BY_SOAK, Place
 from promotions import actions, files_of, finished, root_files
 from tiny_artifacts import finished_run
 
@@ -55,52 +55,56 @@ def test_who_is_in_good_standing_and_who_was_given_up_follows_from_the_log(
 # What a power cut may leave of it
 
 
+@BUCKET_BY_SOAK
 @pytest.mark.parametrize("left", [0.1, 0.5, 0.99])
-def test_a_torn_last_line_of_the_log_costs_that_line_only(folder: FolderPlace, left: float) -> None:
-    finished(folder, "one")
-    finished_run(folder.location, "two", policy="never")
-    lines = folder.read("promotions.jsonl").splitlines(keepends=True)
+def test_a_torn_last_line_of_the_log_costs_that_line_only(place: Place, left: float) -> None:
+    finished(place, "one")
+    finished_run(place.location, "two", policy="never")
+    lines = place.read("promotions.jsonl").splitlines(keepends=True)
     torn = lines[1][: int(len(lines[1]) * left)]
-    folder.write("promotions.jsonl", lines[0] + torn)
+    place.write("promotions.jsonl", lines[0] + torn)
 
-    finished(folder, "three")
+    finished(place, "three")
 
-    first, second, third = folder.read("promotions.jsonl").splitlines()
+    first, second, third = place.read("promotions.jsonl").splitlines()
     assert first == lines[0].rstrip()
     assert second == torn
     assert json.loads(third)["action"] == "promote"
 
 
+@BUCKET_BY_SOAK
 @pytest.mark.parametrize("left", [0, 0.5, 0.99])
-def test_the_torn_line_of_the_current_promotion_is_written_again(folder: FolderPlace, left: float) -> None:
-    [record] = finished(folder, "one")
-    whole = folder.read("promotions.jsonl")
-    folder.write("promotions.jsonl", whole[: int(len(whole) * left)])
+def test_the_torn_line_of_the_current_promotion_is_written_again(place: Place, left: float) -> None:
+    [record] = finished(place, "one")
+    whole = place.read("promotions.jsonl")
+    place.write("promotions.jsonl", whole[: int(len(whole) * left)])
 
     for _ in range(2):
-        folder.open()
+        place.open()
 
-    lines = folder.read("promotions.jsonl").splitlines(keepends=True)
+    lines = place.read("promotions.jsonl").splitlines(keepends=True)
     assert lines[-1] == whole
     assert json.loads(lines[-1])["run"] == record.run
     assert len(lines) == (1 if left == 0 else 2)
 
 
-def test_a_line_that_lacks_only_its_end_is_not_written_twice(folder: FolderPlace) -> None:
-    finished(folder, "one")
-    folder.write("promotions.jsonl", folder.read("promotions.jsonl").rstrip(b"\n"))
+@BUCKET_BY_SOAK
+def test_a_line_that_lacks_only_its_end_is_not_written_twice(place: Place) -> None:
+    finished(place, "one")
+    place.write("promotions.jsonl", place.read("promotions.jsonl").rstrip(b"\n"))
 
-    finished(folder, "two")
+    finished(place, "two")
 
-    assert actions(folder) == ["promote", "promote"]
+    assert actions(place) == ["promote", "promote"]
 
 
+@BUCKET_BY_SOAK
 @pytest.mark.parametrize("garbage", [b"\0" * 40, b"\xff\xfe\x80"], ids=["zeros", "no text"])
-def test_garbage_at_the_end_of_the_log_does_not_stop_promotions(folder: FolderPlace, garbage: bytes) -> None:
-    finished(folder, "one")
-    folder.write("promotions.jsonl", folder.read("promotions.jsonl") + garbage)
+def test_garbage_at_the_end_of_the_log_does_not_stop_promotions(place: Place, garbage: bytes) -> None:
+    finished(place, "one")
+    place.write("promotions.jsonl", place.read("promotions.jsonl") + garbage)
 
-    finished(folder, "two")
+    finished(place, "two")
 
-    assert root_files(folder) == files_of("two")
-    assert json.loads(folder.read("promotions.jsonl").splitlines()[-1])["action"] == "promote"
+    assert root_files(place) == files_of("two")
+    assert json.loads(place.read("promotions.jsonl").splitlines()[-1])["action"] == "promote"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from places import BucketPlace, FolderPlace, flip_a_bit
+from places import FolderPlace, Place, copy_store, flip_a_bit
 from tiny_artifacts import finished_run, identity_of, quiet
 
 from tasks.core import reading
@@ -20,8 +20,10 @@ from tasks.core.store.runs import recorded_run
 
 
 @pytest.fixture
-def store(two_runs: Path) -> Store:
-    return open_store(two_runs)
+def store(place: Place, two_runs: Path) -> Store:
+    """Two real runs, wherever a store may be."""
+    copy_store(FolderPlace(two_runs), place)
+    return place.open()
 
 
 def incomparable(store: Store, first: str, second: str) -> str:
@@ -57,21 +59,6 @@ def test_any_run_is_read_by_its_id_or_by_how_that_begins(store: Store) -> None:
     assert not torch.equal(reading.weights(store)["fc3.bias"], reading.weights(store, "previous")["fc3.bias"])
 
 
-def test_a_store_in_a_bucket_is_read_in_the_same_way(bucket: BucketPlace) -> None:
-    runs = [finished_run(bucket.location, word).record for word in ("one", "two")]
-    store = bucket.open()
-
-    assert reading.predictions(store)["correct"].sum() == 8
-    assert list(reading.history(store)["standing"]) == ["current", "promoted"]
-    assert reading.payload(store, "per_class", "previous").joinpath("per_class.parquet").read_bytes() == (
-        b"classes of one"
-    )
-    assert reading.compare_runs(store, runs[0].run, "current").images == 12
-    flip_a_bit(bucket, bucket.name_of(runs[1].artifacts["predictions"], "predictions.parquet"))
-    with pytest.raises(DamagedArtifact, match=r"predictions\.parquet is damaged"):
-        reading.predictions(store)
-
-
 def test_a_mistyped_store_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"in {tmp_path / 'typo'}, got 0"):
         reading.per_class(open_store(tmp_path / "typo"))
@@ -95,8 +82,8 @@ def test_the_history_has_a_row_for_each_run_with_its_accuracy_and_times_that_pan
     assert frame["started"].is_monotonic_decreasing
 
 
-def test_the_history_of_an_empty_store_has_its_columns(folder: FolderPlace) -> None:
-    frame = reading.history(folder.open())
+def test_the_history_of_an_empty_store_has_its_columns(place: Place) -> None:
+    frame = reading.history(place.open())
 
     assert len(frame) == 0
     assert {"run", "started", "who", "recipe", "dataset", "accuracy", "standing"} <= set(frame.columns)
@@ -120,32 +107,32 @@ def test_a_run_is_equal_to_itself(store: Store) -> None:
     assert (comparison.fixed, comparison.broken, comparison.changed_mistakes) == (0, 0, 0)
 
 
-def test_runs_on_other_images_are_not_compared_though_their_labels_are_equal(folder: FolderPlace) -> None:
+def test_runs_on_other_images_are_not_compared_though_their_labels_are_equal(place: Place) -> None:
     mine, yours = identity_of("archive", "mine"), identity_of("archive", "yours")
-    one, two = (finished_run(folder.location, "one", images).record.run for images in (mine, yours))
+    one, two = (finished_run(place.location, "one", images).record.run for images in (mine, yours))
 
-    assert incomparable(folder.open(), one, two) == (
+    assert incomparable(place.open(), one, two) == (
         "comparison: expected two runs on the same images, "
         f"got archive images {mine.sha256[:12]} and archive images {yours.sha256[:12]}; see `cifar history`"
     )
 
 
-def test_a_run_that_came_to_nothing_is_not_compared(folder: FolderPlace) -> None:
-    finished_run(folder.location, "one")
-    with pytest.raises(ZeroDivisionError), recorded_run(folder.open(), {}, {}, quiet) as failed:
+def test_a_run_that_came_to_nothing_is_not_compared(place: Place) -> None:
+    finished_run(place.location, "one")
+    with pytest.raises(ZeroDivisionError), recorded_run(place.open(), {}, {}, quiet) as failed:
         raise ZeroDivisionError
 
-    assert " and a failed run;" in incomparable(folder.open(), "current", failed.record.run)
-    assert "got a failed run and a failed run;" in incomparable(folder.open(), failed.record.run, failed.record.run)
+    assert " and a failed run;" in incomparable(place.open(), "current", failed.record.run)
+    assert "got a failed run and a failed run;" in incomparable(place.open(), failed.record.run, failed.record.run)
 
 
 # Errors
 
 
-def test_a_collected_run_says_so_in_place_of_its_tables(folder: FolderPlace) -> None:
-    old = finished_run(folder.location, "one", policy="never").record.run
-    new = finished_run(folder.location, "two", policy="never").record.run
-    store = folder.open()
+def test_a_collected_run_says_so_in_place_of_its_tables(place: Place) -> None:
+    old = finished_run(place.location, "one", policy="never").record.run
+    new = finished_run(place.location, "two", policy="never").record.run
+    store = place.open()
     collect(store, 1, quiet, dry_run=False)
 
     with pytest.raises(InputError, match=f"run {old}: its artifacts were collected on .*; run it again"):
@@ -154,22 +141,21 @@ def test_a_collected_run_says_so_in_place_of_its_tables(folder: FolderPlace) -> 
         reading.compare_runs(store, old, new)
 
 
-def test_a_store_without_a_promoted_run_has_no_current_tables(folder: FolderPlace) -> None:
-    with pytest.raises(InputError, match=f"run current: expected 1 or more promoted runs in {folder.root}, got 0"):
-        reading.per_class(folder.open())
+def test_a_store_without_a_promoted_run_has_no_current_tables(place: Place) -> None:
+    with pytest.raises(InputError, match=f"run current: expected 1 or more promoted runs in {place.location}, got 0"):
+        reading.per_class(place.open())
 
 
-def test_every_byte_is_checked_before_it_is_read(artifacts: Path) -> None:
-    store, place = open_store(artifacts), FolderPlace(artifacts)
+def test_every_byte_is_checked_before_it_is_read(place: Place, store: Store) -> None:
     reading.per_class(store)
-    flip_a_bit(place, f"{find_run(store, 'current').artifacts['per_class']}/per_class.parquet")
+    flip_a_bit(place, place.name_of(find_run(store, "current").artifacts["per_class"], "per_class.parquet"))
 
     with pytest.raises(DamagedArtifact, match=r"per_class\.parquet is damaged: .*; run again to have it made anew"):
         reading.per_class(store)
 
 
-def test_reading_changes_nothing(two_runs: Path, store: Store) -> None:
-    before = FolderPlace(two_runs).all()
+def test_reading_changes_nothing(place: Place, store: Store) -> None:
+    before = place.all()
 
     reading.per_class(store)
     reading.predictions(store, "previous")
@@ -177,4 +163,4 @@ def test_reading_changes_nothing(two_runs: Path, store: Store) -> None:
     reading.history(store)
     reading.compare_runs(store, "previous", "current")
 
-    assert FolderPlace(two_runs).all() == before
+    assert place.all() == before

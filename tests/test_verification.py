@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from places import (
+    BUCKET_BY_SOAK,
     IN_A_FOLDER,
     FolderPlace,
     Place,
@@ -41,9 +42,9 @@ def wrong(place: Place) -> list[str]:
     return [finding.wrong for finding in found(place)]
 
 
-def payload_file(runs: list[RunRecord], artifact: str, file: str) -> str:
-    """The name of a file of the older run in a folder, which nothing at the root stands for."""
-    return f"{runs[0].artifacts[artifact]}/{file}"
+def payload_file(place: Place, runs: list[RunRecord], artifact: str, file: str) -> str:
+    """The name of a file of the older run, which nothing at the root stands for."""
+    return place.name_of(runs[0].artifacts[artifact], file)
 
 
 def remade_otherwise(place: Place, ref: ArtifactRef) -> None:
@@ -55,43 +56,46 @@ def remade_otherwise(place: Place, ref: ArtifactRef) -> None:
     store.get_or_create(replace(stage, key=manifest.key), quiet)
 
 
-def test_nothing_is_wrong_with_an_empty_store(folder: FolderPlace) -> None:
-    assert found(folder) == []
+@BUCKET_BY_SOAK
+def test_nothing_is_wrong_with_an_empty_store(place: Place) -> None:
+    assert found(place) == []
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_nothing_is_wrong_with_an_intact_store_and_every_piece_of_it_is_named(
-    folder: FolderPlace, runs: list[RunRecord]
+    place: Place, runs: list[RunRecord]
 ) -> None:
-    pieces = dict(verify(folder.open()))
+    pieces = dict(verify(place.open()))
 
     refs = {str(ref) for record in runs for ref in record.artifacts.values()}
     assert set(pieces) == refs | {f"run {record.run}" for record in runs} | {"promotions", "current run"}
     assert not any(pieces.values())
 
 
-def test_nothing_is_wrong_while_a_run_is_in_progress_or_after_it_failed(folder: FolderPlace) -> None:
-    with recorded_run(folder.open(), {}, {}, quiet):
-        assert found(folder) == []
-    with pytest.raises(ZeroDivisionError), recorded_run(folder.open(), {}, {}, quiet):
+@BUCKET_BY_SOAK
+def test_nothing_is_wrong_while_a_run_is_in_progress_or_after_it_failed(place: Place) -> None:
+    with recorded_run(place.open(), {}, {}, quiet):
+        assert found(place) == []
+    with pytest.raises(ZeroDivisionError), recorded_run(place.open(), {}, {}, quiet):
         raise ZeroDivisionError
 
-    assert found(folder) == []
+    assert found(place) == []
 
 
-@IN_A_FOLDER
-def test_verifying_changes_nothing(folder: FolderPlace, runs: list[RunRecord]) -> None:
-    flip_a_bit(folder, payload_file(runs, "weights", "cifar_net.pth"))
-    before = folder.all()
+@BUCKET_BY_SOAK
+def test_verifying_changes_nothing(place: Place, runs: list[RunRecord]) -> None:
+    flip_a_bit(place, payload_file(place, runs, "weights", "cifar_net.pth"))
+    before = place.all()
 
-    assert len(found(folder)) == 1
+    assert len(found(place)) == 1
 
-    assert folder.all() == before
+    assert place.all() == before
 
 
 # Payloads
 
 
+@BUCKET_BY_SOAK
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -102,13 +106,12 @@ def test_verifying_changes_nothing(folder: FolderPlace, runs: list[RunRecord]) -
         (delete, "is missing"),
     ],
 )
-@IN_A_FOLDER
 def test_every_damage_of_a_payload_is_found_with_what_it_is(
-    folder: FolderPlace, runs: list[RunRecord], damage: Callable[[Place, str], None], words: str
+    place: Place, runs: list[RunRecord], damage: Callable[[Place, str], None], words: str
 ) -> None:
-    damage(folder, payload_file(runs, "weights", "cifar_net.pth"))
+    damage(place, payload_file(place, runs, "weights", "cifar_net.pth"))
 
-    [finding] = found(folder)
+    [finding] = found(place)
 
     assert finding.wrong == f"{runs[0].artifacts['weights']}: cifar_net.pth {words}"
     assert (finding.advice, finding.known) == ("the next run that needs it makes it anew", False)
@@ -118,7 +121,7 @@ def test_every_damage_of_a_payload_is_found_with_what_it_is(
 def test_a_flipped_bit_is_found_though_size_and_time_are_as_before_and_the_bytes_were_checked_already(
     folder: FolderPlace, runs: list[RunRecord]
 ) -> None:
-    store, name = folder.open(), payload_file(runs, "weights", "cifar_net.pth")
+    store, name = folder.open(), payload_file(folder, runs, "weights", "cifar_net.pth")
     before = (folder.root / name).stat()
     store.open(runs[0].artifacts["weights"])
 
@@ -129,76 +132,74 @@ def test_a_flipped_bit_is_found_though_size_and_time_are_as_before_and_the_bytes
     assert [len(findings) for _, findings in verify(store) if findings] == [1]
 
 
-@IN_A_FOLDER
-def test_every_damaged_file_is_found_not_only_the_first(folder: FolderPlace, runs: list[RunRecord]) -> None:
+@BUCKET_BY_SOAK
+def test_every_damaged_file_is_found_not_only_the_first(place: Place, runs: list[RunRecord]) -> None:
     for artifact, file in (("report", "metrics.json"), ("report", "report.html"), ("weights", "cifar_net.pth")):
-        flip_a_bit(folder, payload_file(runs, artifact, file))
+        flip_a_bit(place, payload_file(place, runs, artifact, file))
 
-    assert len(found(folder)) == 3
+    assert len(found(place)) == 3
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 @pytest.mark.parametrize("damage", [flip_a_bit, halve, lengthen, empty, overwrite])
-def test_a_damaged_manifest_is_found(
-    folder: FolderPlace, runs: list[RunRecord], damage: Callable[[Place, str], None]
-) -> None:
-    damage(folder, payload_file(runs, "weights", "manifest.json"))
+def test_a_damaged_manifest_is_found(place: Place, runs: list[RunRecord], damage: Callable[[Place, str], None]) -> None:
+    damage(place, payload_file(place, runs, "weights", "manifest.json"))
 
-    assert wrong(folder) == [f"{runs[0].artifacts['weights']}: its manifest is lost or damaged"]
+    assert wrong(place) == [f"{runs[0].artifacts['weights']}: its manifest is lost or damaged"]
 
 
-@IN_A_FOLDER
-def test_a_manifest_in_the_place_of_another_one_is_found(folder: FolderPlace, runs: list[RunRecord]) -> None:
+@BUCKET_BY_SOAK
+def test_a_manifest_in_the_place_of_another_one_is_found(place: Place, runs: list[RunRecord]) -> None:
     ours, theirs = (f"{record.artifacts['weights']}/manifest.json" for record in runs)
-    folder.write(ours, folder.read(theirs))
+    place.write(ours, place.read(theirs))
 
-    assert wrong(folder) == [f"{runs[0].artifacts['weights']}: its manifest is lost or damaged"]
+    assert wrong(place) == [f"{runs[0].artifacts['weights']}: its manifest is lost or damaged"]
 
 
-@IN_A_FOLDER
-def test_what_is_found_is_put_right_by_the_next_run_that_needs_it(folder: FolderPlace, runs: list[RunRecord]) -> None:
-    flip_a_bit(folder, payload_file(runs, "weights", "cifar_net.pth"))
-    delete(folder, payload_file(runs, "per_class", "per_class.parquet"))
+@BUCKET_BY_SOAK
+def test_what_is_found_is_put_right_by_the_next_run_that_needs_it(place: Place, runs: list[RunRecord]) -> None:
+    flip_a_bit(place, payload_file(place, runs, "weights", "cifar_net.pth"))
+    delete(place, payload_file(place, runs, "per_class", "per_class.parquet"))
 
-    finished_run(folder.location, "one", policy="never")
+    finished_run(place.location, "one", policy="never")
 
-    assert found(folder) == []
+    assert found(place) == []
 
 
 # Run records
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 @pytest.mark.parametrize("damage", [halve, empty, overwrite])
 def test_a_record_that_cannot_be_read_is_found(
-    folder: FolderPlace, runs: list[RunRecord], damage: Callable[[Place, str], None]
+    place: Place, runs: list[RunRecord], damage: Callable[[Place, str], None]
 ) -> None:
-    damage(folder, f"runs/{runs[0].run}.json")
+    damage(place, f"runs/{runs[0].run}.json")
 
-    [finding] = found(folder)
+    [finding] = found(place)
 
     assert finding.wrong == f"run {runs[0].run}: its record cannot be read"
     assert finding.advice == "restore runs/ from a backup, or delete it"
 
 
-@IN_A_FOLDER
-def test_an_artifact_of_a_run_that_is_gone_is_found(folder: FolderPlace, runs: list[RunRecord]) -> None:
+@BUCKET_BY_SOAK
+def test_an_artifact_of_a_run_that_is_gone_is_found(place: Place, runs: list[RunRecord]) -> None:
     ref = runs[0].artifacts["weights"]
-    folder.lose(ref)
+    place.lose(ref)
 
-    [finding] = found(folder)
+    [finding] = found(place)
 
     assert finding.wrong == f"run {runs[0].run}: its {ref} is not in the store"
     assert (finding.advice, finding.known) == ("run again with its settings", False)
 
 
-@IN_A_FOLDER
-def test_what_was_set_aside_for_other_bytes_is_known(folder: FolderPlace, runs: list[RunRecord]) -> None:
+@BUCKET_BY_SOAK
+def test_what_was_set_aside_for_other_bytes_is_known(place: Place, runs: list[RunRecord]) -> None:
     ref = runs[0].artifacts["weights"]
-    flip_a_bit(folder, f"{ref}/cifar_net.pth")
-    remade_otherwise(folder, ref)
+    flip_a_bit(place, place.name_of(ref, "cifar_net.pth"))
+    remade_otherwise(place, ref)
 
-    [finding] = found(folder)
+    [finding] = found(place)
 
     assert finding.wrong == f"run {runs[0].run}: its {ref} is not in the store, and was made anew as a later attempt"
     assert (finding.advice, finding.known) == ("run again with its settings", True)
@@ -229,34 +230,35 @@ def test_what_stood_without_a_manifest_is_known_once_it_was_made_anew(
     assert [finding.known for finding in found(place)] == [True]
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 def test_a_single_file_that_was_set_aside_does_not_make_a_lost_version_known(
-    folder: FolderPlace, runs: list[RunRecord]
+    place: Place, runs: list[RunRecord]
 ) -> None:
-    flip_a_bit(folder, payload_file(runs, "weights", "cifar_net.pth"))
-    finished_run(folder.location, "one", policy="never")  # puts the same bytes back
-    folder.lose(runs[0].artifacts["weights"])
+    flip_a_bit(place, payload_file(place, runs, "weights", "cifar_net.pth"))
+    finished_run(place.location, "one", policy="never")  # puts the same bytes back
+    place.lose(runs[0].artifacts["weights"])
 
-    assert [finding.known for finding in found(folder)] == [False, False]  # of the run, and of the one that healed it
+    assert [finding.known for finding in found(place)] == [False, False]  # of the run, and of the one that healed it
 
 
-@IN_A_FOLDER
-def test_a_version_with_other_bytes_than_the_runs_is_found(folder: FolderPlace, runs: list[RunRecord]) -> None:
+@BUCKET_BY_SOAK
+def test_a_version_with_other_bytes_than_the_runs_is_found(place: Place, runs: list[RunRecord]) -> None:
     ref = runs[0].artifacts["weights"]
-    text = folder.read(f"runs/{runs[0].run}.json")
-    folder.write(f"runs/{runs[0].run}.json", text.replace(ref.sha256.encode(), b"0" * 64))
+    text = place.read(f"runs/{runs[0].run}.json")
+    place.write(f"runs/{runs[0].run}.json", text.replace(ref.sha256.encode(), b"0" * 64))
 
-    [finding] = found(folder)
+    [finding] = found(place)
 
     assert finding.wrong == f"run {runs[0].run}: its {ref} holds other bytes now"
 
 
-def test_nothing_is_missed_of_runs_whose_artifacts_were_collected(folder: FolderPlace) -> None:
+@BUCKET_BY_SOAK
+def test_nothing_is_missed_of_runs_whose_artifacts_were_collected(place: Place) -> None:
     for word in ("one", "two"):
-        finished_run(folder.location, word, policy="never")
-    assert len(collect(folder.open(), 0, quiet, dry_run=False).runs) == 2
+        finished_run(place.location, word, policy="never")
+    assert len(collect(place.open(), 0, quiet, dry_run=False).runs) == 2
 
-    assert found(folder) == []
+    assert found(place) == []
 
 
 # Archives
@@ -311,12 +313,13 @@ def test_what_is_advised_for_a_lost_archive_helps(place: Place, lose: Callable[[
     assert all(finding.known and "as a later attempt" in finding.wrong for finding in found(place))
 
 
-def test_a_lost_archive_that_no_dataset_was_made_of_is_needed(folder: FolderPlace) -> None:
-    with recorded_run(folder.open(), {}, {}, quiet) as run:
+@BUCKET_BY_SOAK
+def test_a_lost_archive_that_no_dataset_was_made_of_is_needed(place: Place) -> None:
+    with recorded_run(place.open(), {}, {}, quiet) as run:
         run.keep(run.store.get_or_create(stage_of({"archive.tar.gz": b"archive"}, "raw"), quiet).ref)
-    folder.delete(f"{run.record.artifacts['raw']}/archive.tar.gz")
+    place.delete(place.name_of(run.record.artifacts["raw"], "archive.tar.gz"))
 
-    assert [(finding.advice, finding.known) for finding in found(folder)] == [
+    assert [(finding.advice, finding.known) for finding in found(place)] == [
         ("the next run that needs it makes it anew", False)
     ]
 
@@ -328,7 +331,7 @@ def test_a_lost_archive_that_no_dataset_was_made_of_is_needed(folder: FolderPlac
 def test_a_payload_that_cannot_be_read_is_found_as_such_and_made_anew(
     folder: FolderPlace, runs: list[RunRecord]
 ) -> None:
-    make_unreadable(folder, payload_file(runs, "weights", "cifar_net.pth"))
+    make_unreadable(folder, payload_file(folder, runs, "weights", "cifar_net.pth"))
 
     assert wrong(folder) == [f"{runs[0].artifacts['weights']}: cifar_net.pth cannot be read: Input/output error"]
     finished_run(folder.location, "one", policy="never")
@@ -367,31 +370,31 @@ def test_a_log_that_lacks_promoted_runs_is_found(place: Place, runs: list[RunRec
 # The current run
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 @pytest.mark.parametrize("name", ROOT_FILES)
 @pytest.mark.parametrize("damage", [flip_a_bit, delete])
 def test_a_damaged_root_file_is_found_and_put_right_by_the_next_run(
-    folder: FolderPlace, runs: list[RunRecord], name: str, damage: Callable[[Place, str], None]
+    place: Place, runs: list[RunRecord], name: str, damage: Callable[[Place, str], None]
 ) -> None:
-    damage(folder, name)
+    damage(place, name)
 
-    [finding] = found(folder)
+    [finding] = found(place)
     assert finding.wrong.startswith(f"at the root: {name} is ")
     assert finding.advice == "the next run puts it right"
 
-    open_store(folder.location, quiet)
-    assert found(folder) == []
+    open_store(place.location, quiet)
+    assert found(place) == []
     assert runs
 
 
-@IN_A_FOLDER
+@BUCKET_BY_SOAK
 @pytest.mark.parametrize("damage", [halve, empty, overwrite])
 def test_a_garbled_current_json_is_found(
-    folder: FolderPlace, runs: list[RunRecord], damage: Callable[[Place, str], None]
+    place: Place, runs: list[RunRecord], damage: Callable[[Place, str], None]
 ) -> None:
-    damage(folder, "current.json")
+    damage(place, "current.json")
 
-    [finding] = found(folder)
+    [finding] = found(place)
 
     got = "nothing" if damage is empty else "something else"
     assert finding.wrong.endswith(f"current.json: expected the current run, got {got}")
@@ -422,23 +425,21 @@ def test_a_missing_current_json_that_the_log_cannot_tell_is_to_be_named(place: P
     assert runs
 
 
-@IN_A_FOLDER
-def test_lost_records_and_artifacts_of_the_current_run_are_found_as_such(
-    folder: FolderPlace, runs: list[RunRecord]
-) -> None:
+@BUCKET_BY_SOAK
+def test_lost_records_and_artifacts_of_the_current_run_are_found_as_such(place: Place, runs: list[RunRecord]) -> None:
     current, report = runs[1].run, runs[1].artifacts["report"]
-    folder.delete(f"runs/{current}.json")
-    folder.lose(report)
+    place.delete(f"runs/{current}.json")
+    place.lose(report)
 
-    assert wrong(folder) == [
+    assert wrong(place) == [
         f"run {current}: it was promoted, and has no record",
         f"run {current}: the current run's {report} is lost",
     ]
 
 
-@IN_A_FOLDER
-def test_torn_lines_of_the_log_are_counted(folder: FolderPlace, runs: list[RunRecord]) -> None:
-    folder.write("promotions.jsonl", b'{"action"\n' + folder.read("promotions.jsonl") + b"\0\0\0")
+@BUCKET_BY_SOAK
+def test_torn_lines_of_the_log_are_counted(place: Place, runs: list[RunRecord]) -> None:
+    place.write("promotions.jsonl", b'{"action"\n' + place.read("promotions.jsonl") + b"\0\0\0")
 
-    assert wrong(folder) == ["promotions.jsonl: 2 lines cannot be read"]
+    assert wrong(place) == ["promotions.jsonl: 2 lines cannot be read"]
     assert runs
