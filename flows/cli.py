@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,7 +76,7 @@ def predict(
     from tasks.core.image_files import find_images
     from tasks.core.store.history import artifact_of
 
-    names, folder = as_parameters(images), str(Path(output).absolute())
+    names, [folder] = as_parameters("images", images), as_parameters("output", [output])
     find_images(names, lambda _: None)  # what is mistyped is told before the heavy imports
     artifact_of(_opened(store), run, "weights")
     with prefect_server() as wait_until_ready:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from tasks.core.config import Settings, checked_settings
 from tasks.core.errors import InputError
-from tasks.core.image_files import as_text
+from tasks.core.image_files import absolute_name, as_text, printable
 
 Result = TypeVar("Result")
 MOST_BYTES = 500_000  # Prefect's server takes 524,288 for all parameters of a run
@@ -33,19 +33,19 @@ def flat_parameters(sequence: Callable[[Settings], Result]) -> Callable[..., Res
     return flow_function
 
 
-def as_parameters(paths: Sequence[str]) -> list[str]:
-    """Paths and globs from a command line as they can be a flow's parameters: absolute, text, and not too many.
+def as_parameters(name: str, paths: Sequence[str]) -> list[str]:
+    """Paths and globs from a command line as they can be a flow's parameter: absolute, text, and not too many.
 
-    InputError for an empty name, bytes that are not UTF-8, or more than Prefect takes.
+    InputError for an empty path, bytes that are not UTF-8, or more than Prefect takes.
     """
     for path in paths:
         if not path or as_text(path) != path:
-            raise InputError(f"images: expected a name in UTF-8, got {as_text(path)!r}; give its folder instead")
-    absolute = [str(Path(path).absolute()) for path in paths]
+            raise InputError(f"{name}: expected a name in UTF-8, got '{printable(path)}'; give its folder or rename it")
+    absolute = [absolute_name(path) for path in paths]
     size = len(json.dumps(absolute))
     if size > MOST_BYTES:
         raise InputError(
-            f"images: expected names of {MOST_BYTES:,} bytes at most, got {len(paths):,} names of {size:,}; "
+            f"{name}: expected names of {MOST_BYTES:,} bytes at most, got {len(paths):,} names of {size:,}; "
             "give their folder, or a glob in quotes"
         )
     return absolute

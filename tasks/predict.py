@@ -26,7 +26,7 @@ def predict(
     chosen = choose_device(device)
     paths = find_images(images, logger.warning)
     classifier = load_classifier(store, run, chosen, model)
-    logger.info(f"{len(paths):,} images for run {classifier.run} on {describe_device(chosen)}")
+    logger.info(f"run {classifier.run} predicts on {describe_device(chosen)}; images: {len(paths):,}")
     with shown_count(logger, "predicting") as show:
         overview = predict_into(output, paths, classifier, show)
     for line in overview.lines():

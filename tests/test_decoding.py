@@ -116,6 +116,12 @@ def test_the_first_frame_of_an_animation_is_read(tmp_path: Path) -> None:
         assert near(color(path), RED)
 
 
+def test_a_phones_jpeg_with_a_second_picture_inside_is_read(tmp_path: Path) -> None:
+    first, second = (Image.new("RGB", (40, 40), color) for color in (RED, BLUE))
+    path = saved(first, tmp_path / "photo.jpg", format="MPO", save_all=True, append_images=[second])
+    assert near(color(path), RED)
+
+
 def test_a_format_is_told_from_the_bytes_and_not_from_the_suffix(tmp_path: Path) -> None:
     path = saved(Image.new("RGB", (40, 40), RED), tmp_path / "image.png")
     assert color(path.rename(tmp_path / "notes.txt")) == RED
@@ -137,6 +143,11 @@ def test_what_cannot_be_read_is_told_with_a_reason_on_one_line(tmp_path: Path) -
         assert expected[name] in found.reason
         assert "\n" not in found.reason
         assert str(tmp_path) not in found.reason
+
+
+def test_a_disk_that_cannot_be_read_is_a_reason_too(tmp_path: Path) -> None:
+    (tmp_path / "image.png").symlink_to("/proc/self/mem")  # which not even root can read from its beginning
+    assert decode(str(tmp_path / "image.png")) == Unreadable(str(tmp_path / "image.png"), "Input/output error")
 
 
 def test_formats_that_pillow_hands_to_other_programs_are_not_opened(tmp_path: Path) -> None:

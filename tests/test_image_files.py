@@ -7,7 +7,7 @@ import pytest
 from tiny_artifacts import quiet
 
 from tasks.core.errors import InputError
-from tasks.core.image_files import as_text, find_images, printable
+from tasks.core.image_files import absolute_name, as_text, find_images, printable
 
 
 @pytest.fixture
@@ -45,6 +45,16 @@ def test_a_glob_finds_what_a_shell_would_and_folders_in_it_stand_for_their_image
 
 def test_a_name_with_brackets_means_the_file_that_is_called_so(photos: Path) -> None:
     assert names_of(found(photos / "sub/x[1].png"), photos) == ["sub/x[1].png"]
+
+
+def test_names_are_made_absolute_also_in_a_folder_whose_own_name_looks_like_a_glob(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = photos.rename(photos.with_name("photos [2024]"))
+    monkeypatch.chdir(odd)
+    for name, expected in (("*.png", ["b.png"]), ("b.png", ["b.png"]), ("sub/x[1].png", ["sub/x[1].png"])):
+        assert names_of(found(absolute_name(name)), odd) == expected
+    assert absolute_name("/photos/*") == "/photos/*"
 
 
 def test_each_file_is_taken_once_however_often_it_is_named(photos: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_relative_folder_is_predicted_into_the_current_folder_on_a_server_of_i
     assert list(table["path"]) == [str(photos / name) for name in ("cat.jpg", "dog.png", "more/ship.webp")]
     assert read_facts(shell.cwd / "predictions" / "predictions.parquet")["run"] == current
     assert f"3 images predicted by run {current}: " in said
-    assert "7 images cannot be read:" in said
+    assert "7 files cannot be read:" in said
     assert "GENERATED IMAGES AND NOT ON CIFAR-10" in said
     assert f"{shell.cwd / 'predictions'}" in said
 
@@ -96,7 +96,8 @@ def test_the_ui_shows_what_images_were_taken_for(shell: Pipeline, photos: Path, 
         (["photos", "--run", "nope"], "run 'nope': expected the id of a run"),
         (["photos", "--store", "typo"], "typo"),
         ([""], "expected a name in UTF-8, got ''"),
-        ([os.fsdecode(b"\xff.png")], r"got '\\xff.png'; give its folder instead"),
+        ([os.fsdecode(b"\xff.png")], r"got '\xff.png'; give its folder"),
+        (["photos", "--output", os.fsdecode(b"\xff")], r"output: expected a name in UTF-8, got '\xff'"),
     ],
 )
 def test_a_wrong_value_is_one_line_and_exit_code_2_before_the_heavy_imports(
@@ -110,15 +111,18 @@ def test_a_wrong_value_is_one_line_and_exit_code_2_before_the_heavy_imports(
     assert not (shell.cwd / "predictions").exists()
 
 
-def test_a_device_that_is_not_here_and_images_that_are_none_are_the_users_error(shell: Pipeline, photos: Path) -> None:
-    assert (
-        "error: device: expected one that is here"
-        in predict(shell, "photos", "--device", "cuda:99", exit_code=2).stderr
-    )
-    assert (
-        "error: images: expected one or more that can be read, got 1"
-        in predict(shell, photos / "empty.png", exit_code=2).stderr
-    )
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["photos", "--device", "cuda:99"], "error: device: expected one that is here, got cuda:99"),
+        (["photos/empty.png"], "error: images: expected one or more that can be read, got 1 that cannot"),
+    ],
+)
+def test_a_device_that_is_not_here_and_images_that_are_none_are_the_users_error(
+    shell: Pipeline, photos: Path, prefect_url: str, arguments: list[str], expected: str
+) -> None:
+    assert photos.is_dir()
+    assert expected in predict(shell, *arguments, exit_code=2, PREFECT_API_URL=prefect_url).stderr
 
 
 def test_help_tells_every_option_and_imports_nothing_heavy() -> None:
@@ -134,8 +138,8 @@ def test_help_tells_every_option_and_imports_nothing_heavy() -> None:
 def test_more_names_than_prefect_takes_are_refused_with_a_way_on() -> None:
     names = [f"{number:0200}.png" for number in range(MOST_BYTES // 200)]
     with pytest.raises(InputError, match="give their folder, or a glob in quotes"):
-        as_parameters(names)
-    assert as_parameters(names[:10]) == [str(Path.cwd() / name) for name in names[:10]]
+        as_parameters("images", names)
+    assert as_parameters("images", names[:10]) == [str(Path.cwd() / name) for name in names[:10]]
 
 
 def test_relative_paths_are_refused_where_a_worker_would_look_in_its_own_folder() -> None:

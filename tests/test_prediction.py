@@ -117,7 +117,7 @@ def test_what_cannot_be_read_is_listed_with_its_reason_and_does_not_stop_the_res
     assert set(unreadable["path"]) == {str(path) for path in broken.values()}
     assert unreadable["reason"].str.len().min() > 5
     lines = list(overview.lines())
-    assert f"{len(broken)} images cannot be read:" in lines
+    assert f"{len(broken)} files cannot be read:" in lines
     assert any("link.png: No such file or directory" in line for line in lines)
     assert gallery.NOT_CIFAR10 in lines
     assert "No such file or directory" in (tmp_path / "out" / "gallery.html").read_text(encoding="utf-8")

@@ -49,6 +49,7 @@ def load_classifier(store: Store, run: str, device: torch.device, model: str | N
 
     A network that is not one of ours is only imported when the caller names it as `model`: data may not choose code.
     """
+    run = find_run(store, run).run  # once: another run may become the current one meanwhile
     weights = artifact_of(store, run, "weights")
     folder = store.open(weights)
     lineage = load_lineage(folder)
@@ -58,7 +59,7 @@ def load_classifier(store: Store, run: str, device: torch.device, model: str | N
             "give that as --model if its code is to be trusted"
         )
     return Classifier(
-        run=find_run(store, run).run,
+        run=run,
         weights=weights,
         lineage=lineage,
         normalization=_normalization(store, artifact_of(store, run, "dataset")),

@@ -89,7 +89,7 @@ class Overview:
         counts = ", ".join(f"{name} {count:,}" for name, count in self.counts.most_common())
         yield f"{_many(self.images)} predicted by run {self.run}: {counts or 'none'}"
         if self.unreadable:
-            yield f"{_many(self.unreadable)} cannot be read:"
+            yield f"{self.unreadable:,} file{'' if self.unreadable == 1 else 's'} cannot be read:"
         for example in self.examples[:MOST_SAID]:
             yield f"  {printable(example.path)}: {example.reason}"
         if self.unreadable > MOST_SAID:

@@ -35,6 +35,13 @@ def find_images(names: Sequence[str], log: Callable[[str], None]) -> list[str]:
     return list(found.values())
 
 
+def absolute_name(name: str) -> str:
+    """A name of a file, folder or glob as it means the same from every folder."""
+    is_glob = glob.has_magic(name) and not os.path.lexists(name)
+    here = str(Path.cwd())
+    return str(Path(glob.escape(here) if is_glob else here) / name)
+
+
 def printable(path: str) -> str:
     """A path on one line, with what a terminal would act upon, and bytes that are no text, escaped."""
     return "".join(
@@ -54,7 +61,7 @@ def _meant(name: str) -> Iterator[str]:
         for match in sorted(glob.iglob(name, recursive=True)):  # noqa: PTH207 - patterns are absolute
             yield from _files_of(match)
     else:
-        raise InputError(f"images: expected a file, folder or glob, got {printable(name)!r}, which is not there")
+        raise InputError(f"images: expected a file, folder or glob, got '{printable(name)}', which is not there")
 
 
 def _files_of(name: str) -> Iterator[str]:
