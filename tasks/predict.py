@@ -11,7 +11,7 @@ from tasks.core.classifier import load_classifier
 from tasks.core.device import choose_device, describe_device
 from tasks.core.gallery import Overview
 from tasks.core.image_files import find_images
-from tasks.core.prediction import predict_into
+from tasks.core.prediction import predict_files
 from tasks.core.store import Store
 from tasks.counting import shown_count
 from tasks.showing import best_effort
@@ -28,7 +28,7 @@ def predict(
     classifier = load_classifier(store, run, chosen, model)
     logger.info(f"run {classifier.run} predicts on {describe_device(chosen)}; images: {len(paths):,}")
     with shown_count(logger, "predicting") as show:
-        overview = predict_into(output, paths, classifier, show)
+        overview = predict_files(output, paths, classifier, show)
     for line in overview.lines():
         logger.info(line)
     logger.info(f"written: {output / 'predictions.parquet'}, unreadable.parquet and gallery.html")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tasks.core.decoding import MOST_PIXELS, Picture, Unreadable, decode
 
-pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # as `predict_into` does
+pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # as `predict_files` does
 
 
 def pixels(path: Path) -> NDArray[np.uint8]:

@@ -22,7 +22,7 @@ from tasks.core.dataset import load_dataset
 from tasks.core.errors import InputError, WorldError
 from tasks.core.gallery import Overview
 from tasks.core.image_files import find_images
-from tasks.core.prediction import BATCH_SIZE, predict_into
+from tasks.core.prediction import BATCH_SIZE, predict_files
 from tasks.core.reading import payload, predictions
 from tasks.core.store import open_store
 from tasks.core.store.history import find_run
@@ -42,7 +42,7 @@ def silent(_done: int, _in_all: int) -> None:
 
 
 def predicted(classifier: Classifier, images: Path, output: Path) -> tuple[pd.DataFrame, Overview]:
-    overview = predict_into(output, find_images([str(images)], quiet), classifier, silent)
+    overview = predict_files(output, find_images([str(images)], quiet), classifier, silent)
     return read_table(output / "predictions.parquet"), overview
 
 
@@ -143,7 +143,7 @@ def test_more_images_than_a_batch_are_predicted_in_order_and_sampled_for_the_gal
     (tmp_path / "images" / "0300.png").write_bytes(b"damaged")
     shown: list[tuple[int, int]] = []
     paths = find_images([str(tmp_path / "images")], quiet)
-    overview = predict_into(tmp_path / "out", paths, classifier, lambda done, in_all: shown.append((done, in_all)))
+    overview = predict_files(tmp_path / "out", paths, classifier, lambda done, in_all: shown.append((done, in_all)))
     mine = read_table(tmp_path / "out" / "predictions.parquet")
 
     assert list(mine["path"]) == [path for path in paths if not path.endswith("0300.png")]
@@ -188,7 +188,7 @@ def test_an_interrupted_prediction_leaves_the_earlier_files_as_they_were(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        predict_into(tmp_path / "out", [str(saved(noise(2), tmp_path / "two.png"))], classifier, interrupt)
+        predict_files(tmp_path / "out", [str(saved(noise(2), tmp_path / "two.png"))], classifier, interrupt)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     assert set(before) == FILES
 

@@ -36,7 +36,7 @@ class Card(NamedTuple):
 class Overview:
     """The answers of one run's network, of which only counts and a few examples are kept.
 
-    The thumbnails are every so-manieth of the `found` files, so that they are spread over all.
+    The thumbnails are each `every`-th image by the number of files `found`, so that they are spread over all.
     """
 
     run: str

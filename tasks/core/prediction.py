@@ -27,7 +27,7 @@ MOST_THREADS = 8  # each may hold a whole image
 UNREADABLE = pa.schema([("path", pa.string()), ("reason", pa.string())])
 
 
-def predict_into(folder: Path, paths: Sequence[str], classifier: Classifier, show: ShowCount) -> Overview:
+def predict_files(folder: Path, paths: Sequence[str], classifier: Classifier, show: ShowCount) -> Overview:
     """Leave `predictions.parquet`, `unreadable.parquet` and `gallery.html` in `folder`, none before all are done.
 
     Beside the paths, no more than a batch of small images is held. InputError if no image can be read.
