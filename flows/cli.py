@@ -56,6 +56,37 @@ def run(
 
 
 @app.command
+def predict(
+    images: Annotated[
+        list[str], Parameter(help="Image files (PNG, JPEG, WebP), folders of them, or globs.", negative="")
+    ],
+    /,
+    *,
+    run: Annotated[str, Parameter(help=RUN)] = "current",
+    output: Annotated[str, Parameter(help="The folder for the table and the gallery.")] = "predictions",
+    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    model: Annotated[
+        str | None, Parameter(help="The network as package.module:factory, if it is one of your own.")
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Classify images of your own by the network of a run; leave a table and a gallery in a folder."""
+    from flows.local_server import prefect_server
+    from flows.parameters import as_parameters
+    from tasks.core.image_files import find_images
+    from tasks.core.store.history import artifact_of
+
+    names, [folder] = as_parameters("images", images), as_parameters("output", [output])
+    find_images(names, lambda _: None)  # what is mistyped is told before the heavy imports
+    artifact_of(_opened(store), run, "weights")
+    with prefect_server() as wait_until_ready:
+        from flows.predict_flow import predict_flow
+
+        wait_until_ready()
+        predict_flow(names, folder, run, device, model, store_location(store))
+
+
+@app.command
 def recipes(*, json: JsonOption = False) -> None:
     """List the recipes, each with its settings."""
     from flows import printing
@@ -251,6 +282,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_main() -> int:
     """`python flows/cifar_flow.py` is `cifar run`."""
     return main(["run", *sys.argv[1:]])
+
+
+def run_predict() -> int:
+    """`python flows/predict_flow.py` is `cifar predict`."""
+    return main(["predict", *sys.argv[1:]])
 
 
 def _failed(message: str, exit_code: int) -> int:

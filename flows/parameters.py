@@ -1,14 +1,17 @@
 """Flow parameters from a settings model: flat, typed, bounded and described, as Prefect's UI and `-p` want them."""
 
 import inspect
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from tasks.core.config import Settings, checked_settings
 from tasks.core.errors import InputError
+from tasks.core.image_files import absolute_name, as_text, printable
 
 Result = TypeVar("Result")
+MOST_BYTES = 500_000  # Prefect's server takes 524,288 for all parameters of a run
 
 
 def flat_parameters(sequence: Callable[[Settings], Result]) -> Callable[..., Result]:
@@ -30,10 +33,33 @@ def flat_parameters(sequence: Callable[[Settings], Result]) -> Callable[..., Res
     return flow_function
 
 
-def _refuse_relative_paths(parameters: Mapping[str, object]) -> None:
+def as_parameters(name: str, paths: Sequence[str]) -> list[str]:
+    """Paths and globs from a command line as they can be a flow's parameter: absolute, text, and not too many.
+
+    InputError for an empty path, bytes that are not UTF-8, or more than Prefect takes.
+    """
+    for path in paths:
+        if not path or as_text(path) != path:
+            raise InputError(f"{name}: expected a name in UTF-8, got '{printable(path)}'; give its folder or rename it")
+    absolute = [absolute_name(path) for path in paths]
+    size = len(json.dumps(absolute))
+    if size > MOST_BYTES:
+        raise InputError(
+            f"{name}: expected names of {MOST_BYTES:,} bytes at most, got {len(paths):,} names of {size:,}; "
+            "give their folder, or a glob in quotes"
+        )
+    return absolute
+
+
+def check_absolute(name: str, paths: Iterable[str]) -> None:
     """A worker starts runs in folders of its own, where a relative path leads nowhere, or to what is thrown away."""
+    for path in paths:
+        if "://" not in path and not Path(path).expanduser().is_absolute():
+            raise InputError(f"{name}: expected an absolute path, got {path!r}")
+
+
+def _refuse_relative_paths(parameters: Mapping[str, object]) -> None:
     for name in ("source", "store"):
         value = parameters.get(name)
-        is_path = isinstance(value, str) and value not in ("cifar10", "synthetic") and "://" not in value
-        if is_path and not Path(str(value)).expanduser().is_absolute():
-            raise InputError(f"{name}: expected an absolute path, got {value!r}")
+        if isinstance(value, str) and value not in ("cifar10", "synthetic"):
+            check_absolute(name, [value])

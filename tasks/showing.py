@@ -1,6 +1,8 @@
 """How the library's decisions and errors show in Prefect."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -21,6 +23,15 @@ def shown(*outcomes: Outcome) -> State[Any]:
         message=", ".join(outcome.message for outcome in outcomes),
         data=refs[0] if len(refs) == 1 else refs,
     )
+
+
+@contextmanager
+def best_effort(logger: Any, what: str) -> Iterator[None]:
+    """Show something in Prefect's UI: the files are safe, and a server that is gone must not undo the run."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever Prefect's client raises
+        logger.warning(f"Prefect's UI does not show {what}: {error}")
 
 
 def _without_expected_traceback(record: logging.LogRecord) -> bool:

@@ -8,8 +8,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pydantic import JsonValue
-from torch import nn
+from torch import Tensor, nn
 
+from tasks.core.config import Normalization
 from tasks.core.dataset import Dataset, expand
 from tasks.core.recipes import Recipe
 from tasks.core.store.artifact import Log
@@ -30,26 +31,27 @@ def predict_into(
     """Leave `predictions.parquet` in `folder`: the stored network's answer for every test image."""
     facts = {"artifact": "predictions", "inputs": dict(inputs), **load_lineage(weights).facts()}
     network = load_network(weights, recipe.model, device)
-    probabilities = class_probabilities(network, dataset, device, flip=recipe.test_augmentation == "flip")
-    table = predictions_table(dataset.test_labels, probabilities, dataset.classes)
+    batches = []
+    for start in range(0, len(dataset.test_labels), BATCH_SIZE):
+        images = torch.from_numpy(np.array(dataset.test_images[start : start + BATCH_SIZE])).to(device)
+        flip = recipe.test_augmentation == "flip"
+        batches.append(class_probabilities(network, images, dataset.normalization, flip=flip))
+    table = predictions_table(dataset.test_labels, np.concatenate(batches), dataset.classes)
     write_table(folder / "predictions.parquet", table, facts)
 
 
 @torch.inference_mode()
 def class_probabilities(
-    network: nn.Module, dataset: Dataset, device: torch.device, *, flip: bool = False
+    network: nn.Module, images_nchw: Tensor, normalization: Normalization, *, flip: bool = False
 ) -> NDArray[np.float32]:
-    """Softmax of the logits, float32 [N, classes], for the test images in their order.
+    """Softmax of the logits, float32 [N, classes], for one batch of bytes, uint8 [N, 3, 32, 32] on the device.
 
     With `flip` the logits are the mean of an image's and its mirror image's.
     """
-    batches = []
-    for start in range(0, len(dataset.test_labels), BATCH_SIZE):
-        images = torch.from_numpy(np.array(dataset.test_images[start : start + BATCH_SIZE])).to(device)
-        inputs = expand(images, dataset.normalization)
-        logits = (network(inputs) + network(inputs.flip(3))) / 2 if flip else network(inputs)
-        batches.append(logits.softmax(dim=1).cpu().numpy())
-    return np.concatenate(batches)
+    inputs = expand(images_nchw, normalization)
+    logits = (network(inputs) + network(inputs.flip(3))) / 2 if flip else network(inputs)
+    probabilities: NDArray[np.float32] = logits.softmax(dim=1).cpu().numpy()
+    return probabilities
 
 
 def summarize_into(folder: Path, predictions: Path, inputs: Mapping[str, JsonValue]) -> None:

@@ -50,8 +50,11 @@ class TrainingPoint(NamedTuple):
 
 def write_table(path: Path, table: pa.Table, facts: Mapping[str, JsonValue]) -> None:
     """Write a table that says by itself what it is: `facts` stand as JSON in the file's metadata."""
-    metadata = {METADATA_KEY: json.dumps(dict(facts), sort_keys=True).encode()}
-    pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
+    pq.write_table(table.replace_schema_metadata(metadata_of(facts)), path, compression="zstd")
+
+
+def metadata_of(facts: Mapping[str, JsonValue]) -> dict[bytes, bytes]:
+    return {METADATA_KEY: json.dumps(dict(facts), sort_keys=True).encode()}
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -72,22 +75,22 @@ def training_table(curve: Sequence[TrainingPoint]) -> pa.Table:
 
 
 def predictions_table(
-    labels: NDArray[np.uint8], probabilities: NDArray[np.float32], classes: Sequence[str]
+    labels: NDArray[np.uint8] | None, probabilities: NDArray[np.float32], classes: Sequence[str], first_index: int = 0
 ) -> pa.Table:
-    """One row an image; `probabilities` is [N, classes]."""
-    predicted = probabilities.argmax(axis=1)
+    """One row an image; `probabilities` is [N, classes]. Where nobody knows the labels, they and `correct` are null."""
+    predicted, count = probabilities.argmax(axis=1), len(probabilities)
     columns: dict[str, Any] = {
-        "index": pa.array(np.arange(len(labels)), pa.int32()),
-        "label": _class_names(labels, classes),
+        "index": pa.array(np.arange(first_index, first_index + count), pa.int32()),
+        "label": _class_names(pa.nulls(count) if labels is None else labels, classes),
         "predicted": _class_names(predicted, classes),
-        "correct": pa.array(labels == predicted),
+        "correct": pa.nulls(count, pa.bool_()) if labels is None else pa.array(labels == predicted),
         "confidence": pa.array(probabilities.max(axis=1), pa.float32()),
     }
     columns |= {f"prob_{name}": pa.array(probabilities[:, i], pa.float32()) for i, name in enumerate(classes)}
     return pa.table(columns)
 
 
-def _class_names(indices: NDArray[Any], classes: Sequence[str]) -> pa.DictionaryArray:
+def _class_names(indices: NDArray[Any] | pa.Array, classes: Sequence[str]) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int16()), pa.array(classes, pa.string()))
 
 

@@ -1,0 +1,105 @@
+"""Predicting images of one's own: from files to a table and a gallery, batch by batch."""
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from tasks.core.classifier import Classifier
+from tasks.core.counting import ShowCount
+from tasks.core.decoding import Picture, Unreadable, decode
+from tasks.core.errors import InputError, WorldError
+from tasks.core.files import replacing
+from tasks.core.gallery import Overview
+from tasks.core.image_files import as_text
+from tasks.core.tables import metadata_of, predictions_table
+
+BATCH_SIZE = 256
+MOST_THREADS = 8  # each may hold a whole image
+UNREADABLE = pa.schema([("path", pa.string()), ("reason", pa.string())])
+
+
+def predict_files(folder: Path, paths: Sequence[str], classifier: Classifier, show: ShowCount) -> Overview:
+    """Leave `predictions.parquet`, `unreadable.parquet` and `gallery.html` in `folder`, none before all are done.
+
+    Beside the paths, no more than a batch of small images is held. InputError if no image can be read.
+    """
+    _make_folder(folder)
+    classes = classifier.lineage.classes
+    overview = Overview(classifier.run, str(classifier.weights), classifier.lineage, len(paths))
+    answers = _answers([], np.empty((0, len(classes)), np.float32), classes, 0)
+    with (
+        replacing(folder / "gallery.html") as page,
+        replacing(folder / "unreadable.parquet") as failures_file,
+        replacing(folder / "predictions.parquet") as answers_file,
+    ):
+        with (
+            _writing(answers_file, answers.schema, {"artifact": "predictions", **classifier.facts()}) as write_answers,
+            _writing(failures_file, UNREADABLE, {"artifact": "unreadable", **classifier.facts()}) as write_failures,
+        ):
+            for pictures, failures in _decoded(paths, show):
+                if pictures:
+                    probabilities = classifier.probabilities(np.stack([picture.pixels_chw for picture in pictures]))
+                    write_answers.write_table(_answers(pictures, probabilities, classes, overview.images))
+                    overview.add(pictures, probabilities)
+                if failures:
+                    write_failures.write_table(_failures(failures))
+                    overview.add_unreadable(failures)
+        page.write_text(overview.page(), encoding="utf-8", newline="\n")
+    if not overview.images:
+        raise InputError(
+            f"images: expected one or more that can be read, got {overview.unreadable:,} that cannot; "
+            f"the reasons are in {folder / 'unreadable.parquet'}"
+        )
+    return overview
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f"output: expected a folder, got a file: {folder}; give another by --output") from None
+    except OSError as error:
+        raise WorldError(f"output: {error.strerror}: {folder}; give another folder by --output") from error
+
+
+def _decoded(paths: Sequence[str], show: ShowCount) -> Iterator[tuple[list[Picture], list[Unreadable]]]:
+    """Batches of what can be read and of what cannot; several threads decode, as Pillow lets them."""
+    threads = min(os.cpu_count() or 1, MOST_THREADS)
+    with ThreadPoolExecutor(threads) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow's: what is wrong with a file is in its reason
+        for start in range(0, len(paths), BATCH_SIZE):
+            pictures, failures = list[Picture](), list[Unreadable]()
+            for done, found in enumerate(pool.map(decode, paths[start : start + BATCH_SIZE]), start + 1):
+                pictures.append(found) if isinstance(found, Picture) else failures.append(found)
+                show(done, len(paths))
+            yield pictures, failures
+
+
+def _answers(
+    pictures: Sequence[Picture], probabilities: NDArray[np.float32], classes: Sequence[str], first_index: int
+) -> pa.Table:
+    """The columns of every `predictions.parquet`, and each image's path behind its index."""
+    paths = pa.array([as_text(picture.path) for picture in pictures], pa.string())
+    return predictions_table(None, probabilities, classes, first_index).add_column(1, "path", paths)
+
+
+def _failures(unreadable: Sequence[Unreadable]) -> pa.Table:
+    paths, reasons = [as_text(file.path) for file in unreadable], [file.reason for file in unreadable]
+    return pa.table({"path": paths, "reason": reasons}, UNREADABLE)
+
+
+@contextmanager
+def _writing(path: Path, schema: pa.Schema, facts: Mapping[str, JsonValue]) -> Iterator[pq.ParquetWriter]:
+    """A table that is written batch by batch, and says by itself what it is."""
+    described = schema.with_metadata(metadata_of(facts))
+    with pq.ParquetWriter(path, described, compression="zstd") as writer:
+        yield writer
