@@ -169,6 +169,7 @@ def test_path_of_damaged_bytes_is_no_path(cifar: Cifar) -> None:
         ("verify",),
         ("gc", "--keep", "1"),
         ("path", "per_class"),
+        ("export", "current", "--format", "onnx"),
     ],
 )
 def test_a_mistyped_store_is_refused_and_not_made(
