@@ -117,10 +117,10 @@ def test_the_readmes_lines_run_an_exported_file(
     cifar: Cifar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    [command] = re.findall(r"^cifar (export .*?)(?: +#.*)?$", README, re.MULTILINE)
+    [command] = re.findall(r"^cifar (export .*--output \S+)$", README, re.MULTILINE)
     [lines] = re.findall(r"```python\n(import json.*?onnxruntime.*?)```", README, re.DOTALL)
 
-    cifar(*command.replace("RUN", "current").split())
+    cifar(*command.split())
     exec(lines, {"images": np.array(load_dataset(payload(cifar.store, "dataset")).test_images)})
 
     assert capsys.readouterr().out == f"{predictions(cifar.store)['predicted'].tolist()}\n"
@@ -171,24 +171,24 @@ def test_a_file_says_what_it_is_and_not_where_it_was_made(
 def test_the_check_is_printed_and_kept_beside_the_file(
     cifar: Cifar, export_format: ExportFormat, tmp_path: Path
 ) -> None:
-    path = tmp_path / "net"
+    path = tmp_path / f"net{FORMATS[export_format].suffix}"
+    beside = tmp_path / f"{path.name}.check.json"
 
     printed = cifar("export", "current", "--format", export_format, "--output", str(path))
 
-    kept = (tmp_path / "net.check.json").read_text()
-    check = Check.model_validate_json(kept)
-    assert (check.file, check.sha256, check.format) == ("net", files.sha256_of(path), export_format)
+    check = Check.model_validate_json(beside.read_text())
+    assert (check.file, check.sha256, check.format) == (path.name, files.sha256_of(path), export_format)
     assert (check.images, check.reference, check.tolerance) == (100, "the run's predictions", 1e-4)
     assert 0 <= check.largest_difference <= check.tolerance
-    assert check.exported == Description.model_validate_json(json.dumps(json.loads(kept)["exported"]))
+    assert check.exported == Description.model_validate_json(metadata_of(path))
     assert check.versions["torch"] == torch.__version__.partition("+")[0]
-    assert sorted(item.name for item in tmp_path.iterdir() if item.is_file()) == ["net", "net.check.json"]
+    assert sorted(item for item in tmp_path.iterdir() if item.is_file()) == [path, beside]
     lines = dict(line.split(maxsplit=1) for line in printed.splitlines())
-    assert lines["file"] == "net, beside it net.check.json"
+    assert lines["file"] == f"{path.name}, beside it {beside.name}"
     assert lines["images"] == NOT_CIFAR10
     assert lines["check"].startswith("on 100 test images no probability is further than ")
     again = cifar.json("export", "current", "--format", export_format, "--output", str(path))
-    assert again["exported"] == json.loads(kept)["exported"]
+    assert again == json.loads(beside.read_text())
 
 
 def test_a_run_that_asked_mirrored_images_too_is_checked_without_them(
@@ -222,7 +222,7 @@ def test_a_file_that_answers_otherwise_is_not_written_and_the_one_before_it_stay
     ("change", "words"),
     [
         (("torch.tanh", "torch.relu"), "the network answers otherwise than it did in the run; restore its code"),
-        (("self.head", "self.top"), "expected the network that the run trained, got: Error(s) in loading state_dict"),
+        (("self.head", "self.top"), "expected the run's network, got: Error(s) in loading state_dict"),
     ],
 )
 def test_a_network_whose_code_has_changed_since_the_run_is_refused(
@@ -247,19 +247,19 @@ def test_a_network_whose_code_has_changed_since_the_run_is_refused(
 # One's own network
 
 
-@pytest.mark.parametrize("export_format", FORMATS)
-def test_ones_own_network_is_exported_when_it_is_named(
-    cifar: Cifar, train: Train, tmp_path: Path, export_format: ExportFormat
+def test_ones_own_network_is_exported_to_every_format_when_it_is_named(
+    cifar: Cifar, train: Train, tmp_path: Path
 ) -> None:
-    arguments = ("export", train(model="own_networks:dropout_network"), "--format", export_format)
-    arguments += ("--output", str(tmp_path / "net"))
+    run, model, path = train(model="own_networks:dropout_network"), "own_networks:dropout_network", tmp_path / "net"
 
-    assert cifar.refused(*arguments) == (
-        "model: the run trained a network of one's own; give --model own_networks:dropout_network to have that code run"
-    )
-    assert not (tmp_path / "net").exists()
-    found = cifar.json(*arguments, "--model", "own_networks:dropout_network")
-    assert found["exported"]["model"] == "own_networks:dropout_network"
+    for export_format in FORMATS:
+        arguments = ("export", run, "--format", export_format, "--output", str(path))
+        assert cifar.refused(*arguments) == (
+            f"model: the run trained a network of one's own; give --model {model} to have that code run"
+        )
+        assert not path.exists()
+        assert cifar.json(*arguments, "--model", model)["exported"]["model"] == model
+        path.unlink()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+from torch import nn
 
 from tasks.core import files
 from tasks.core.config import ExportFormat, Normalization
@@ -30,6 +31,7 @@ IMAGES_CHECKED = 1_000
 TOLERANCE = 1e-4  # of a probability: other libraries add up in another order
 STORED = "the run's predictions"
 RECOMPUTED = "predictions made anew on a CPU without test augmentation"
+CPU = torch.device("cpu")
 OUR_MODELS = {recipe.model for recipe in RECIPES.values()}
 
 
@@ -125,60 +127,52 @@ def _target(output: Path) -> Path:
 def _trained(store: Store, run: str, model: str | None) -> Trained:
     """The run's network in float32 on the CPU, with its first test images."""
     refs = {name: artifact_of(store, run, name) for name in ("dataset", "weights", "predictions")}
-    whole = load_dataset(store.open(refs["dataset"]))
-    dataset = replace(
-        whole, test_images=whole.test_images[:IMAGES_CHECKED], test_labels=whole.test_labels[:IMAGES_CHECKED]
-    )
-    network, model = _network(store.open(refs["weights"]), model)
-    reference, expected = _expected(store, refs["predictions"], network, dataset)
+    weights, whole = store.open(refs["weights"]), load_dataset(store.open(refs["dataset"]))
+    images, labels = np.array(whole.test_images[:IMAGES_CHECKED]), whole.test_labels[:IMAGES_CHECKED]
+    dataset = replace(whole, test_images=images, test_labels=labels)
+    recipe = load_lineage(weights).recipe
+    network = _network(weights, recipe.model, model)
+    flip = recipe.test_augmentation == "flip"
+    reference, expected = _expected(store, refs["predictions"], network, dataset, flip=flip)
     description = Description(
         run=run,
-        model=model,
+        model=recipe.model,
         weights=refs["weights"],
         dataset=dataset.identity,
         generated_images=dataset.identity.generated,
         classes=dataset.classes,
         normalization=dataset.normalization,
     )
-    classifier = Classifier(network, dataset.normalization)
-    return Trained(classifier, description, np.array(dataset.test_images), reference, expected)
+    return Trained(Classifier(network, dataset.normalization), description, images, reference, expected)
 
 
-def _network(weights: Path, model: str | None) -> tuple[torch.nn.Module, str]:
-    trained = load_lineage(weights).recipe.model
-    if model is None and trained not in OUR_MODELS:
+def _network(weights: Path, trained: str, named: str | None) -> nn.Module:
+    if named is None and trained not in OUR_MODELS:
         raise InputError(f"model: the run trained a network of one's own; give --model {trained} to have that code run")
-    wanted = model or trained
     try:
-        return load_network(weights, wanted, torch.device("cpu")), wanted
+        return load_network(weights, named or trained, CPU)
     except RuntimeError as error:
         words = " ".join(str(error).split())
-        raise InputError(
-            f"model {wanted}: expected the network that the run trained, got: {words}; restore its code"
-        ) from None
+        raise InputError(f"model {trained}: expected the run's network, got: {words}; restore its code") from None
 
 
 def _expected(
-    store: Store, predictions: ArtifactRef, network: torch.nn.Module, dataset: Dataset
+    store: Store, predictions: ArtifactRef, network: nn.Module, dataset: Dataset, *, flip: bool
 ) -> tuple[str, NDArray[np.float32]]:
-    """What the file is held against, and its name: what the run stored, where that was computed as the file computes.
+    """What a file is held against, and its name: what the run stored, where that was computed as the file computes.
 
-    InputError if the network's code gives other answers now than it gave the run.
+    InputError if the network's code gives other answers now than it gave the run; on a GPU both differ anyway.
     """
     table = read_table(store.open(predictions) / "predictions.parquet").head(IMAGES_CHECKED)
-    stored = table[[f"prob_{name}" for name in dataset.classes]].to_numpy(np.float32)
     manifest = store.manifest(predictions.name, predictions.version)
-    assert manifest is not None  # or it could not be opened
-    flip = manifest.key.settings["test_augmentation"] == "flip"
-    on_cpu = manifest.key.environment["device"] == "cpu"
-    cpu = torch.device("cpu")
-    if on_cpu and not np.allclose(
-        class_probabilities(network, dataset, cpu, flip=flip), stored, rtol=0, atol=TOLERANCE
-    ):
-        raise InputError("model: the network answers otherwise than it did in the run; restore its code")
-    if on_cpu and not flip:
-        return STORED, stored
-    return RECOMPUTED, class_probabilities(network, dataset, cpu)
+    if manifest and manifest.key.environment["device"] == CPU.type:
+        stored = table[[f"prob_{name}" for name in dataset.classes]].to_numpy(np.float32)
+        now = class_probabilities(network, dataset, CPU, flip=flip)
+        if not np.allclose(now, stored, rtol=0, atol=TOLERANCE):
+            raise InputError("model: the network answers otherwise than it did in the run; restore its code")
+        if not flip:
+            return STORED, stored
+    return RECOMPUTED, class_probabilities(network, dataset, CPU)
 
 
 def _largest_difference(answer: Answer, trained: Trained) -> float:
