@@ -161,7 +161,7 @@ def _expected(
 ) -> tuple[str, NDArray[np.float32]]:
     """What a file is held against, and its name: what the run stored, where that was computed as the file computes.
 
-    InputError if the network's code gives other answers now than it gave the run; on a GPU both differ anyway.
+    InputError if the network's code gives other answers now than it gave the run; not told of a run on a GPU.
     """
     table = read_table(store.open(predictions) / "predictions.parquet").head(IMAGES_CHECKED)
     manifest = store.manifest(predictions.name, predictions.version)

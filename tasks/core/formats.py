@@ -1,7 +1,5 @@
 """The file formats that other programs run a network from: how it becomes bytes, and how these bytes answer again."""
 
-import logging
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from copy import deepcopy
@@ -134,19 +132,15 @@ def _same_bits(one: Tensor | None, other: Tensor | None) -> bool:
 
 @contextmanager
 def _exporting(tool: str) -> Iterator[None]:
-    """Keep quiet what an exporter logs, and tell what it has against a network in one line."""
-    logged = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
+    """Tell what an exporter has against a network in one line, in place of all that it logs, warns of and prints."""
     try:
-        with redirect_stderr(StringIO()), warnings.catch_warnings(action="ignore"):
+        with redirect_stderr(StringIO()):
             yield
     except Exception as error:  # tracing runs the network's own code, which may raise anything
         raise InputError(
             f"export: expected a network that {tool} can follow for any number of images, got {_reason(error)}; "
             "change the network, or give --format safetensors"
         ) from error
-    finally:
-        logging.disable(logged)
 
 
 def _reason(error: BaseException) -> str:
