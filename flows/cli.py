@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from pydantic import ValidationError
 
-from tasks.core.config import Settings, one_line, store_location
+from tasks.core.config import ExportFormat, Settings, one_line, store_location
 from tasks.core.environment import library_version
 from tasks.core.errors import ExpectedError, InputError
 
@@ -73,7 +74,7 @@ def predict(
     """Classify images of your own by the network of a run; leave a table and a gallery in a folder."""
     from flows.local_server import prefect_server
     from flows.parameters import as_parameters
-    from tasks.core.image_files import find_images
+    from tasks.core.prediction.image_files import find_images
     from tasks.core.store.history import artifact_of
 
     names, [folder] = as_parameters("images", images), as_parameters("output", [output])
@@ -224,6 +225,28 @@ def path(
     from tasks.core.store.history import payload_of
 
     print(payload_of(_opened(store), run, artifact))
+
+
+@app.command
+def export(
+    run: Annotated[str, Parameter(help=RUN)],
+    /,
+    *,
+    format: Annotated[ExportFormat, Parameter(help="What other programs run the file with.")],
+    output: Annotated[
+        Path | None, Parameter(help="The file; in the current folder, and named after the run, if unset.")
+    ] = None,
+    model: Annotated[
+        str | None, Parameter(help="The run's package.module:factory, to have that code run, if it is one's own.")
+    ] = None,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write a run's network to a file for other programs, once it has answered as the run did."""
+    from flows import printing
+    from tasks.core.exporting.export import export as exported
+
+    printing.answer(exported(_opened(store), run, format, output, model), printing.export, json=json)
 
 
 @app.command

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from tasks.core.config import Settings, checked_settings
 from tasks.core.errors import InputError
-from tasks.core.image_files import absolute_name, as_text, printable
+from tasks.core.prediction.image_files import absolute_name, as_text, printable
 
 Result = TypeVar("Result")
 MOST_BYTES = 500_000  # Prefect's server takes 524,288 for all parameters of a run

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
+from tasks.core.identity import NOT_CIFAR10
 from tasks.core.recipes import Recipe
 from tasks.core.statistics import wilson_interval
 from tasks.core.store.collection import Plan
@@ -26,6 +27,7 @@ from tasks.core.store.versions import Store
 if TYPE_CHECKING:
     from flows.doctor import Check
     from tasks.core.comparison import Comparison
+    from tasks.core.exporting.export import Check as ExportCheck
 
 Found = TypeVar("Found", bound=BaseModel | Sequence[BaseModel])
 COLORS = {"ok": "green", "note": "yellow", "bad": "red"}
@@ -178,6 +180,21 @@ def garbage(plan: Plan, *, dry_run: bool) -> None:
         f"{'would be removed' if dry_run else 'removed'}: {_many(len(plan.versions), 'version')}, "
         f"{_many(plan.bytes, 'byte')}, of {_many(len(plan.runs), 'run')}; "
         f"the artifacts of {_many(len(plan.kept), 'run')} are kept"
+    )
+
+
+def export(check: "ExportCheck") -> None:
+    exported = check.exported
+    _facts(
+        {
+            "file": f"{check.file}, beside it {check.file}.check.json",
+            "run": exported.run,
+            "weights": str(exported.weights),
+            "images": NOT_CIFAR10 if exported.generated_images else exported.dataset.name,
+            "check": f"on {_many(check.images, 'test image')} no probability is further than "
+            f"{check.largest_difference:.1g} from {check.reference} (tolerance {check.tolerance:g})",
+            "versions": ", ".join(f"{name} {version}" for name, version in check.versions.items()),
+        }
     )
 
 

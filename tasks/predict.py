@@ -7,11 +7,11 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks.core.classifier import load_classifier
 from tasks.core.device import choose_device, describe_device
-from tasks.core.gallery import Overview
-from tasks.core.image_files import find_images
-from tasks.core.prediction import predict_files
+from tasks.core.prediction.classifier import load_classifier
+from tasks.core.prediction.gallery import Overview
+from tasks.core.prediction.image_files import find_images
+from tasks.core.prediction.predicting import predict_files
 from tasks.core.store import Store
 from tasks.counting import shown_count
 from tasks.showing import best_effort

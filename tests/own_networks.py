@@ -41,3 +41,39 @@ class Greedy(nn.Module):
             torch.empty(2**50)
         logits: Tensor = self.head(inputs.flatten(1))
         return logits
+
+
+class Undecided(nn.Module):
+    """Chooses its way by what is in the images, which no graph can tell beforehand."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(3 * 32 * 32, classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.head(inputs.flatten(1))
+        return logits if logits.sum() > 0 else -logits
+
+
+class Bessel(Undecided):
+    """Computes what ONNX has no word for."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = torch.special.bessel_j0(self.head(inputs.flatten(1)))
+        return logits
+
+
+class Fixed(Undecided):
+    """Takes two images, and no other number."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.head(inputs.reshape(2, -1))
+        return logits
+
+
+class TwoFaced(Undecided):
+    """Answers otherwise as soon as it is exported."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.head(inputs.flatten(1))
+        return -logits if torch.compiler.is_exporting() else logits

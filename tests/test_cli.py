@@ -169,6 +169,7 @@ def test_path_of_damaged_bytes_is_no_path(cifar: Cifar) -> None:
         ("verify",),
         ("gc", "--keep", "1"),
         ("path", "per_class"),
+        ("export", "current", "--format", "onnx"),
     ],
 )
 def test_a_mistyped_store_is_refused_and_not_made(
@@ -236,6 +237,7 @@ def test_the_store_of_the_environment_is_used_where_none_is_named(
         (["path", "nope"], "expected one of its artifacts (dataset, per_class, predictions, raw, report, weights)"),
         (["compare", "current"], 'Command "compare" parameter SECOND requires an argument; see --help'),
         (["history", "--jsn"], "Unknown option: --jsn. Did you mean --json?"),
+        (["export", "current", "--format", "tflite"], "onnx"),
         (["histroy"], 'Unknown command "histroy"'),
         (["histroy"], "...; see --help"),
     ],

@@ -80,7 +80,16 @@ def test_damage_ends_with_1_and_is_named(cifar: Cifar, artifacts: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["history"], ["show", "current"], ["path", "per_class"], ["verify"]]
+    "arguments",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["export", "--help"],
+        ["history"],
+        ["show", "current"],
+        ["path", "per_class"],
+        ["verify"],
+    ],
 )
 def test_commands_that_need_nothing_heavy_import_nothing_heavy(shell: Pipeline, arguments: list[str]) -> None:
     command = [sys.executable, "-c", LIGHT, *arguments]

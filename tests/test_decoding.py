@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from own_images import BLUE, GREEN, RED, WHITE, damaged, halves, noise, saved
 from PIL import Image
 
-from tasks.core.decoding import MOST_PIXELS, Picture, Unreadable, decode
+from tasks.core.prediction.decoding import MOST_PIXELS, Picture, Unreadable, decode
 
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # as `predict_files` does
 

@@ -7,7 +7,7 @@ import pytest
 from tiny_artifacts import quiet
 
 from tasks.core.errors import InputError
-from tasks.core.image_files import absolute_name, as_text, find_images, printable
+from tasks.core.prediction.image_files import absolute_name, as_text, find_images, printable
 
 
 @pytest.fixture

@@ -14,15 +14,15 @@ from rich.console import Console
 from tiny_artifacts import quiet
 from tiny_runs import tiny_run
 
-from tasks.core import gallery
-from tasks.core.classifier import Classifier, load_classifier
 from tasks.core.config import Settings
 from tasks.core.counting import counting
 from tasks.core.dataset import load_dataset
 from tasks.core.errors import InputError, WorldError
-from tasks.core.gallery import Overview
-from tasks.core.image_files import find_images
-from tasks.core.prediction import BATCH_SIZE, predict_files
+from tasks.core.prediction import gallery
+from tasks.core.prediction.classifier import Classifier, load_classifier
+from tasks.core.prediction.gallery import Overview
+from tasks.core.prediction.image_files import find_images
+from tasks.core.prediction.predicting import BATCH_SIZE, predict_files
 from tasks.core.reading import payload, predictions
 from tasks.core.store import open_store
 from tasks.core.store.history import find_run

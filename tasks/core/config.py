@@ -27,6 +27,7 @@ CACHE_VARIABLE = "CIFAR_FLOW_CACHE"
 
 StageName = Literal["download", "normalize", "train", "evaluate", "report"]
 Promote = Literal["auto", "always", "never"]
+ExportFormat = Literal["onnx", "exported-program", "safetensors"]
 
 
 class Normalization(BaseModel):

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from tasks.core.classifier import Classifier
 from tasks.core.counting import ShowCount
-from tasks.core.decoding import Picture, Unreadable, decode
 from tasks.core.errors import InputError, WorldError
 from tasks.core.files import replacing
-from tasks.core.gallery import Overview
-from tasks.core.image_files import as_text
+from tasks.core.prediction.classifier import Classifier
+from tasks.core.prediction.decoding import Picture, Unreadable, decode
+from tasks.core.prediction.gallery import Overview
+from tasks.core.prediction.image_files import as_text
 from tasks.core.tables import metadata_of, predictions_table
 
 BATCH_SIZE = 256

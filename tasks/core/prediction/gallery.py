@@ -11,9 +11,9 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from tasks.core.decoding import Picture, Unreadable
-from tasks.core.image_files import as_text, printable
 from tasks.core.pictures import png_uri
+from tasks.core.prediction.decoding import Picture, Unreadable
+from tasks.core.prediction.image_files import as_text, printable
 from tasks.core.weights import Lineage
 
 TEMPLATE = Path(__file__).with_name("gallery.html.j2")

@@ -1,0 +1,1 @@
+"""Export: the network of a run as files that other programs run."""

@@ -1,0 +1,194 @@
+"""Exporting a run's network: a file for other programs, which is there only once it has answered as the run did."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from tasks.core import files
+from tasks.core.config import ExportFormat, Normalization
+from tasks.core.dataset import Dataset, Images, load_dataset
+from tasks.core.environment import library_version
+from tasks.core.errors import InputError, WorldError
+from tasks.core.evaluation import class_probabilities
+from tasks.core.exporting.formats import FORMATS, Answer, SelfContained
+from tasks.core.identity import Identity
+from tasks.core.recipes import RECIPES
+from tasks.core.store import Store
+from tasks.core.store.artifact import ArtifactRef
+from tasks.core.store.history import artifact_of, find_run
+from tasks.core.tables import read_table
+from tasks.core.weights import load_lineage, load_network
+
+IMAGES_CHECKED = 1_000
+TOLERANCE = 1e-4  # of a probability: other libraries add up in another order
+STORED = "the run's predictions"
+RECOMPUTED = "predictions made anew on a CPU without test augmentation"
+CPU = torch.device("cpu")
+OUR_MODELS = {recipe.model for recipe in RECIPES.values()}
+
+
+class _Said(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Description(_Said):
+    """What an exported file says of itself."""
+
+    run: str
+    model: str
+    weights: ArtifactRef
+    dataset: Identity
+    generated_images: bool
+    classes: tuple[str, ...]
+    normalization: Normalization
+
+
+class Check(_Said):
+    """How a file was checked: by the largest difference of any probability from the reference."""
+
+    file: str
+    sha256: str
+    format: ExportFormat
+    exported: Description
+    reference: str
+    images: int
+    largest_difference: float
+    tolerance: float
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run came to: its classifier, and the probabilities [N, classes] expected for some test images."""
+
+    classifier: SelfContained
+    description: Description
+    images: Images
+    reference: str
+    expected: NDArray[np.float32]
+
+
+def export(
+    store: Store, run: str, export_format: ExportFormat, output: Path | None = None, model: str | None = None
+) -> Check:
+    """Write a run's network to a file, in place of one that is there; WorldError if it answers otherwise than the run.
+
+    A network of one's own must be named by `model`, as data may not choose code. The check is kept beside the file.
+    """
+    made = FORMATS[export_format]
+    _require(made.libraries)
+    run = find_run(store, run).run
+    target = _target(output or Path(f"{run}{made.suffix}"))
+    trained = _trained(store, run, model)
+    with files.replacing(target) as aside:
+        aside.write_bytes(made.to_bytes(trained.classifier, trained.description.model_dump_json()))
+        check = Check(
+            file=target.name,
+            sha256=files.sha256_of(aside),
+            format=export_format,
+            exported=trained.description,
+            reference=trained.reference,
+            images=len(trained.images),
+            largest_difference=_largest_difference(made.opened(aside, trained.classifier), trained),
+            tolerance=TOLERANCE,
+            versions={name: library_version(name) for name in ("cifar-flow", "torch", *made.libraries)},
+        )
+        files.write_bytes(
+            target.with_name(f"{target.name}.check.json"), files.readable_json(check.model_dump(mode="json"))
+        )
+    return check
+
+
+def _require(libraries: Sequence[str]) -> None:
+    if missing := [name for name in libraries if not find_spec(name)]:
+        raise InputError(
+            f"export: expected {', '.join(missing)} to be installed; "
+            "install cifar-flow with its extra: pip install '.[export]'"
+        )
+
+
+def _target(output: Path) -> Path:
+    target = output.absolute()
+    if target.is_dir():
+        raise InputError(f"output: expected a file, got the folder {target}; give a file's name too")
+    if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
+        raise InputError(f"output: expected a folder that can be written, got {target.parent}; give another --output")
+    return target
+
+
+def _trained(store: Store, run: str, model: str | None) -> Trained:
+    """The run's network in float32 on the CPU, with its first test images."""
+    refs = {name: artifact_of(store, run, name) for name in ("dataset", "weights", "predictions")}
+    weights, whole = store.open(refs["weights"]), load_dataset(store.open(refs["dataset"]))
+    images, labels = np.array(whole.test_images[:IMAGES_CHECKED]), whole.test_labels[:IMAGES_CHECKED]
+    dataset = replace(whole, test_images=images, test_labels=labels)
+    recipe = load_lineage(weights).recipe
+    network = _network(weights, recipe.model, model)
+    flip = recipe.test_augmentation == "flip"
+    reference, expected = _expected(store, refs["predictions"], network, dataset, flip=flip)
+    description = Description(
+        run=run,
+        model=recipe.model,
+        weights=refs["weights"],
+        dataset=dataset.identity,
+        generated_images=dataset.identity.generated,
+        classes=dataset.classes,
+        normalization=dataset.normalization,
+    )
+    return Trained(SelfContained(network, dataset.normalization), description, images, reference, expected)
+
+
+def _network(weights: Path, trained: str, named: str | None) -> nn.Module:
+    if named is None and trained not in OUR_MODELS:
+        raise InputError(f"model: the run trained a network of one's own; give --model {trained} to have that code run")
+    try:
+        return load_network(weights, named or trained, CPU)
+    except RuntimeError as error:
+        words = " ".join(str(error).split())
+        raise InputError(f"model {trained}: expected the run's network, got: {words}; restore its code") from None
+
+
+def _expected(
+    store: Store, predictions: ArtifactRef, network: nn.Module, dataset: Dataset, *, flip: bool
+) -> tuple[str, NDArray[np.float32]]:
+    """What a file is held against, and its name: what the run stored, where that was computed as the file computes.
+
+    InputError if the network's code gives other answers now than it gave the run; not told of a run on a GPU.
+    """
+    table = read_table(store.open(predictions) / "predictions.parquet").head(IMAGES_CHECKED)
+    manifest = store.manifest(predictions.name, predictions.version)
+    if manifest and manifest.key.environment["device"] == CPU.type:
+        stored = table[[f"prob_{name}" for name in dataset.classes]].to_numpy(np.float32)
+        now = _answered(network, dataset, flip=flip)
+        if not np.allclose(now, stored, rtol=0, atol=TOLERANCE):
+            raise InputError("model: the network answers otherwise than it did in the run; restore its code")
+        if not flip:
+            return STORED, stored
+    return RECOMPUTED, _answered(network, dataset)
+
+
+def _answered(network: nn.Module, dataset: Dataset, *, flip: bool = False) -> NDArray[np.float32]:
+    images = torch.from_numpy(dataset.test_images)
+    return class_probabilities(network, images, dataset.normalization, flip=flip)
+
+
+def _largest_difference(answer: Answer, trained: Trained) -> float:
+    """How far the file's probabilities are from the expected ones at the most; WorldError if that is too far."""
+    batches = np.split(trained.images, [1])  # one image alone, then the others: batches may be of any size
+    answers = np.concatenate([answer(batch) for batch in batches if len(batch)])
+    difference = float(np.abs(answers - trained.expected).max())
+    if not difference <= TOLERANCE:  # so that NaN is too far
+        raise WorldError(
+            f"export: expected probabilities within {TOLERANCE:g} of {trained.reference} on "
+            f"{len(answers):,} test images, got a difference of {difference:.2g}; no file was written; "
+            "make the network answer alike wherever it runs, and whatever else is in the batch"
+        )
+    return difference

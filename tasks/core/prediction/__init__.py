@@ -1,0 +1,1 @@
+"""Prediction: what the network of a run makes of other images."""
