@@ -1,6 +1,6 @@
 """Many processes on one store at once: each version is built once, every run ends well, and nobody waits for ever.
 
-With CIFAR_FLOW_SOAK=1 whole pipelines are also run at once with a temporary Prefect server each.
+With CIFAR_FLOW_SOAK=1 there are 8 whole pipelines at once, and they are also run with a temporary Prefect server each.
 """
 
 import json
@@ -17,6 +17,7 @@ import pytest
 from filelock import FileLock
 from killing import Process, go_on, killed, next_line, started
 from pipeline import TIMEOUT_S, Pipeline, made
+from places import SOAK
 from tiny_artifacts import finished_run, identity_of, results
 
 from tasks.core.gate import judged
@@ -27,8 +28,7 @@ from tasks.core.store.history import history
 from tasks.core.store.runs import recorded_run
 from tasks.core.store.verification import verify
 
-SOAK = bool(os.environ.get("CIFAR_FLOW_SOAK"))
-AT_ONCE = 8
+AT_ONCE = 8 if SOAK else 4  # whole pipelines
 A_MOMENT_S = 0.05
 WORK = "import sys, test_concurrency; test_concurrency.work(*sys.argv[1:])"
 

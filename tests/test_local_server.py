@@ -5,7 +5,6 @@ import signal
 import subprocess
 from pathlib import Path
 
-import pytest
 from conftest import wait_for
 from pipeline import Pipeline
 
@@ -36,29 +35,24 @@ def alive(pid: int) -> bool:
     return not state.stdout.startswith("Z")
 
 
-@pytest.mark.parametrize(
-    ("number", "exit_code", "status"),
-    [
+def test_after_a_signal_nothing_is_left_running_and_the_next_run_works(pipeline: Pipeline, archive: Path) -> None:
+    for number, exit_code, status in (
         (signal.SIGINT, 130, "interrupted"),
         (signal.SIGTERM, -signal.SIGTERM, "interrupted"),
         (signal.SIGKILL, -signal.SIGKILL, "running"),
-    ],
-)
-def test_after_a_signal_nothing_is_left_running_and_the_next_run_works(
-    pipeline: Pipeline, archive: Path, number: signal.Signals, exit_code: int, status: str
-) -> None:
-    process = started(pipeline, archive)
-    servers = children(process.pid)
-    assert servers
-    os.killpg(process.pid, number)  # as a terminal does on Ctrl-C
-    printed, _ = process.communicate(timeout=30)
-    assert process.returncode == exit_code
-    assert "Traceback" not in printed
-    assert pipeline.records()[0]["status"] == status
-    wait_for(lambda: not any(map(alive, servers)), "the end of the local server", timeout_s=10)
+    ):
+        process = started(pipeline, archive)
+        servers = children(process.pid)
+        assert servers
+        os.killpg(process.pid, number)  # as a terminal does on Ctrl-C
+        printed, _ = process.communicate(timeout=30)
+        assert process.returncode == exit_code
+        assert "Traceback" not in printed
+        assert pipeline.records()[-1]["status"] == status
+        wait_for(lambda: not any(map(alive, servers)), "the end of the local server", timeout_s=10)  # noqa: B023
 
     pipeline.run("--source", archive)
-    assert [record["status"] for record in pipeline.records()] == [status.replace("running", "killed"), "completed"]
+    assert [record["status"] for record in pipeline.records()] == ["interrupted", "interrupted", "killed", "completed"]
 
 
 def test_a_first_run_on_an_empty_prefect_home_is_quiet(pipeline: Pipeline, archive: Path, tmp_path: Path) -> None:
