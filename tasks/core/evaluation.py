@@ -1,19 +1,34 @@
-"""Evaluating stored weights on the test images."""
+"""Evaluating stored weights on the test images, some at a time: memory does not grow with their number."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from pydantic import JsonValue
-from torch import nn
+from torch import Tensor, nn
 
-from tasks.core.dataset import Dataset, expand
+from tasks.core.columns import predictions_columns
+from tasks.core.config import Normalization
+from tasks.core.dataset import Dataset, copied, expand
+from tasks.core.errors import InputError
+from tasks.core.metrics import Scores, Tally
 from tasks.core.recipes import Recipe
 from tasks.core.store.artifact import Log
-from tasks.core.tables import per_class_table, predictions_table, read_facts, read_table, write_table
+from tasks.core.tables import (
+    ROW_GROUP,
+    calibration_table,
+    per_class_table,
+    predicted_classes,
+    predictions_table,
+    read_facts,
+    read_probabilities,
+    write_parts,
+    write_table,
+)
 from tasks.core.weights import load_lineage, load_network
 
 BATCH_SIZE = 1_000
@@ -30,33 +45,60 @@ def predict_into(
     """Leave `predictions.parquet` in `folder`: the stored network's answer for every test image."""
     facts = {"artifact": "predictions", "inputs": dict(inputs), **load_lineage(weights).facts()}
     network = load_network(weights, recipe.model, device)
-    probabilities = class_probabilities(network, dataset, device, flip=recipe.test_augmentation == "flip")
-    table = predictions_table(dataset.test_labels, probabilities, dataset.classes)
-    write_table(folder / "predictions.parquet", table, facts)
+    parts = _predicted(network, dataset, device, flip=recipe.test_augmentation == "flip")
+    write_parts(folder / "predictions.parquet", predictions_columns(dataset.classes), parts, facts)
+
+
+def _predicted(network: nn.Module, dataset: Dataset, device: torch.device, *, flip: bool) -> Iterator[pa.Table]:
+    """The predictions for the test images in their order, a row group at a time."""
+
+    def probabilities(start: int) -> NDArray[np.float32]:
+        images = torch.from_numpy(copied(dataset.test_images, slice(start, start + BATCH_SIZE)))
+        return class_probabilities(network, images.to(device), dataset.normalization, flip=flip)
+
+    for start in range(0, len(dataset.test_labels), ROW_GROUP):
+        labels = dataset.test_labels[start : start + ROW_GROUP]
+        found = np.concatenate([probabilities(start + batch) for batch in range(0, len(labels), BATCH_SIZE)])
+        yield predictions_table(labels, found, dataset.classes, start)
 
 
 @torch.inference_mode()
 def class_probabilities(
-    network: nn.Module, dataset: Dataset, device: torch.device, *, flip: bool = False
+    network: nn.Module, images_nchw: Tensor, normalization: Normalization, *, flip: bool = False
 ) -> NDArray[np.float32]:
-    """Softmax of the logits, float32 [N, classes], for the test images in their order.
+    """Softmax of the logits, float32 [N, classes], for one batch of images, uint8 [N, 3, 32, 32] on the device.
 
-    With `flip` the logits are the mean of an image's and its mirror image's.
+    With `flip` the logits are the mean of an image's and its mirror image's. Raises InputError unless all are finite.
     """
-    batches = []
-    for start in range(0, len(dataset.test_labels), BATCH_SIZE):
-        images = torch.from_numpy(np.array(dataset.test_images[start : start + BATCH_SIZE])).to(device)
-        inputs = expand(images, dataset.normalization)
-        logits = (network(inputs) + network(inputs.flip(3))) / 2 if flip else network(inputs)
-        batches.append(logits.softmax(dim=1).cpu().numpy())
-    return np.concatenate(batches)
+    inputs = expand(images_nchw, normalization)
+    logits = (network(inputs) + network(inputs.flip(3))) / 2 if flip else network(inputs)
+    finite = logits.isfinite().all(dim=1)
+    if not finite.all():
+        raise InputError(
+            f"evaluate: expected finite logits, got infinite ones or NaN for {int((~finite).sum()):,} of "
+            f"{len(logits):,} images; the weights have diverged: train with a lower --learning-rate"
+        )
+    probabilities: NDArray[np.float32] = logits.float().softmax(dim=1).cpu().numpy()
+    return probabilities
 
 
 def summarize_into(folder: Path, predictions: Path, inputs: Mapping[str, JsonValue]) -> None:
-    """Leave `per_class.parquet` in `folder`: what the predictions come to for each class."""
+    """Leave `per_class.parquet`, `calibration.parquet` and `scores.json` in `folder`: what the predictions come to."""
     source = predictions / "predictions.parquet"
     facts = {**read_facts(source), "artifact": "per_class", "inputs": dict(inputs)}
-    write_table(folder / "per_class.parquet", per_class_table(read_table(source)), facts)
+    classes = predicted_classes(source)
+    tally = Tally(len(classes))
+    for labels, probabilities in read_probabilities(source, BATCH_SIZE):
+        tally.add(labels, probabilities)
+    scores = Scores(images=int(tally.confusion.sum()), scores=tally.scores(), facts=facts)
+    write_table(folder / "per_class.parquet", per_class_table(tally.confusion, classes), facts)
+    write_table(folder / "calibration.parquet", calibration_table(tally.bins()), facts)
+    (folder / "scores.json").write_text(scores.model_dump_json(indent=1) + "\n", encoding="utf-8", newline="\n")
+
+
+def read_scores(folder: Path) -> Scores:
+    """What `summarize_into` found over all classes."""
+    return Scores.model_validate_json((folder / "scores.json").read_text(encoding="utf-8"))
 
 
 def say_accuracy(per_class: pd.DataFrame, log: Log) -> None:
@@ -71,3 +113,9 @@ def say_accuracy(per_class: pd.DataFrame, log: Log) -> None:
     log(
         f"Best class: {names[0]} ({100 * accuracies[0]:.1f} %), worst class: {names[-1]} ({100 * accuracies[-1]:.1f} %)"
     )
+
+
+def say_scores(scores: Scores, log: Log) -> None:
+    """How good the probabilities are, in one line."""
+    loss, error = scores.scores["log_loss"], scores.scores["expected_calibration_error"]
+    log(f"Log loss: {loss.value:.3f}, expected calibration error: {100 * error.value:.1f} %")
