@@ -4,7 +4,8 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from tasks.core.evaluation import read_scores, say_accuracy, say_scores
+from tasks.core.evaluation import say_accuracy, say_scores
+from tasks.core.metrics import read_scores
 from tasks.core.stages import per_class_stage, predictions_stage
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef

@@ -15,7 +15,7 @@ from tasks.core.columns import predictions_columns
 from tasks.core.config import Normalization
 from tasks.core.dataset import Dataset, copied, expand
 from tasks.core.errors import InputError
-from tasks.core.metrics import Scores, Tally
+from tasks.core.metrics import SCORES, Scores, Tally
 from tasks.core.recipes import Recipe
 from tasks.core.store.artifact import Log
 from tasks.core.tables import (
@@ -93,12 +93,7 @@ def summarize_into(folder: Path, predictions: Path, inputs: Mapping[str, JsonVal
     scores = Scores(images=int(tally.confusion.sum()), scores=tally.scores(), facts=facts)
     write_table(folder / "per_class.parquet", per_class_table(tally.confusion, classes), facts)
     write_table(folder / "calibration.parquet", calibration_table(tally.bins()), facts)
-    (folder / "scores.json").write_text(scores.model_dump_json(indent=1) + "\n", encoding="utf-8", newline="\n")
-
-
-def read_scores(folder: Path) -> Scores:
-    """What `summarize_into` found over all classes."""
-    return Scores.model_validate_json((folder / "scores.json").read_text(encoding="utf-8"))
+    (folder / SCORES).write_text(scores.model_dump_json(indent=1) + "\n", encoding="utf-8", newline="\n")
 
 
 def say_accuracy(per_class: pd.DataFrame, log: Log) -> None:

@@ -1,6 +1,7 @@
 """Scores of predicted probabilities: functions of sums over the images, so that one pass over them is enough."""
 
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from tasks.core.bootstrap import REPLICATES, SEED, Floats, PoissonBootstrap, bootstrapped, to_fractions
 from tasks.core.statistics import Estimate, proportion
 
+SCORES = "scores.json"
 TOP = (2, 3, 5)
 BINS = 15  # of equal width, as in Guo et al. (2017), https://arxiv.org/abs/1706.04599
 BIN_EDGES = np.linspace(0, 1, BINS + 1)
@@ -29,6 +31,10 @@ class Scores(BaseModel):
     scores: dict[str, Estimate]
     intervals: str = INTERVALS
     facts: dict[str, JsonValue]
+
+
+def read_scores(folder: Path) -> Scores:
+    return Scores.model_validate_json((folder / SCORES).read_text(encoding="utf-8"))
 
 
 class CalibrationBin(NamedTuple):

@@ -12,9 +12,10 @@ from tasks.core.config import Normalization, Settings
 from tasks.core.dataset import load_dataset, normalize_into
 from tasks.core.device import choose_hardware, describe_device, precision_for, threads
 from tasks.core.environment import library_version, who
-from tasks.core.evaluation import BATCH_SIZE, predict_into, read_scores, summarize_into
+from tasks.core.evaluation import BATCH_SIZE, predict_into, summarize_into
 from tasks.core.gate import Verdict
 from tasks.core.lease import device_names, leased
+from tasks.core.metrics import read_scores
 from tasks.core.networks import factory_of, model_code
 from tasks.core.recipes import Recipe
 from tasks.core.source import ARCHIVE
