@@ -27,6 +27,6 @@ def streaming(bench: Bench) -> Row:
         ours=f"{times}; peak {', then '.join(format(peak, ',.0f') for peak in peaks)} MB",
         figure=f"peak {peaks[1] - peaks[0]:+,.0f} MB for {IMAGES[1] // IMAGES[0]} times the images",
         goal="≤ 300 MB more",
-        note="seconds of predicting + of scores with intervals, by the untrained tutorial's network, from mapped arrays of "
-        "the test images over and over; peak resident memory of the whole process, PyTorch's import included.",
+        note="seconds of predicting + of scores with intervals, by the untrained tutorial's network, from mapped "
+        "arrays of the test images over and over; peak resident memory of the process, imports included.",
     )

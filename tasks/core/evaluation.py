@@ -51,15 +51,15 @@ def predict_into(
 
 def _predicted(network: nn.Module, dataset: Dataset, device: torch.device, *, flip: bool) -> Iterator[pa.Table]:
     """The predictions for the test images in their order, a row group at a time."""
-
-    def probabilities(start: int) -> NDArray[np.float32]:
-        images = torch.from_numpy(copied(dataset.test_images, slice(start, start + BATCH_SIZE)))
-        return class_probabilities(network, images.to(device), dataset.normalization, flip=flip)
-
-    for start in range(0, len(dataset.test_labels), ROW_GROUP):
-        labels = dataset.test_labels[start : start + ROW_GROUP]
-        found = np.concatenate([probabilities(start + batch) for batch in range(0, len(labels), BATCH_SIZE)])
-        yield predictions_table(labels, found, dataset.classes, start)
+    for first in range(0, len(dataset.test_labels), ROW_GROUP):
+        labels = dataset.test_labels[first : first + ROW_GROUP]
+        probabilities = np.empty((len(labels), len(dataset.classes)), np.float32)
+        for start in range(0, len(labels), BATCH_SIZE):
+            images = copied(dataset.test_images, slice(first + start, first + start + BATCH_SIZE))
+            probabilities[start : start + BATCH_SIZE] = class_probabilities(
+                network, torch.from_numpy(images).to(device), dataset.normalization, flip=flip
+            )
+        yield predictions_table(labels, probabilities, dataset.classes, first)
 
 
 @torch.inference_mode()

@@ -95,7 +95,7 @@ def read_probabilities(path: Path, images_at_once: int) -> Iterator[tuple[NDArra
     """The labels [N] and probabilities [N, classes] of a predictions table, some images after the others."""
     classes = predicted_classes(path)
     columns = [f"{PROBABILITY}{name}" for name in classes]
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # which would hold the whole file
         for batch in file.iter_batches(images_at_once, columns=["label", *columns]):
             labels = pc.index_in(batch["label"].dictionary_decode(), pa.array(classes))
             yield labels.to_numpy().astype(np.intp), np.stack([batch[name].to_numpy() for name in columns], axis=1)
