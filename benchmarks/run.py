@@ -15,6 +15,7 @@ import gpu
 import growth
 import stages
 import store
+import streaming
 import training
 from bench import Bench
 from processes import HERE, Failed, ask, say
@@ -29,6 +30,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "evaluate": stages.evaluate,
     "cached-run": cached_run.cached_run,
     "growth": growth.growth,
+    "streaming": streaming.streaming,
     "store": store.store,
     "gpu": gpu.gpu,
 }

@@ -221,7 +221,7 @@ def path(
     run: Annotated[str, Parameter(help=RUN)] = "current",
     store: StoreOption = None,
 ) -> None:
-    """Print where the checked files of a run's artifact are: the file, or the folder if there are several."""
+    """Print where the checked files of a run's artifact are: its table or only file, or the folder with its files."""
     from tasks.core.store.history import payload_of
 
     print(payload_of(_opened(store), run, artifact))

@@ -4,7 +4,8 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from tasks.core.evaluation import say_accuracy
+from tasks.core.evaluation import say_accuracy, say_scores
+from tasks.core.metrics import read_scores
 from tasks.core.stages import per_class_stage, predictions_stage
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef
@@ -22,5 +23,7 @@ def evaluate(
     stage = predictions_stage(store, dataset, weights, training.recipe, training.hardware.device)
     predictions = store.get_or_create(stage, log, refresh=refresh)
     per_class = store.get_or_create(per_class_stage(store, predictions.ref), log, refresh=refresh)
-    say_accuracy(read_table(store.open(per_class.ref) / "per_class.parquet"), log)
+    folder = store.open(per_class.ref)
+    say_accuracy(read_table(folder / "per_class.parquet"), log)
+    say_scores(read_scores(folder), log)
     return shown(predictions, per_class)

@@ -1,17 +1,31 @@
 """Evaluation: what stored weights answer for every test image, and what that comes to for each class."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tiny import CLASSES, tiny_dataset
 from torchvision import transforms
 
+from tasks.core import evaluation
 from tasks.core.archive import TUTORIAL_CLASSES
-from tasks.core.dataset import Dataset
-from tasks.core.evaluation import BATCH_SIZE, predict_into, say_accuracy, summarize_into
+from tasks.core.config import Normalization
+from tasks.core.dataset import Dataset, copied, expand, save_dataset
+from tasks.core.errors import InputError
+from tasks.core.evaluation import (
+    BATCH_SIZE,
+    class_probabilities,
+    predict_into,
+    say_accuracy,
+    say_scores,
+    summarize_into,
+)
+from tasks.core.metrics import read_scores
 from tasks.core.networks import new_network
 from tasks.core.recipes import RECIPES
 from tasks.core.tables import read_facts, read_table
@@ -20,6 +34,18 @@ from tasks.core.weights import Lineage, save_weights
 TUTORIAL = RECIPES["tutorial"]
 CPU = torch.device("cpu")
 INPUTS = {"dataset": "ab" * 32, "weights": "cd" * 32}
+PEAK = """
+import resource, sys
+from pathlib import Path
+import torch
+from tasks.core.dataset import load_dataset
+from tasks.core.evaluation import predict_into, summarize_into
+from tasks.core.recipes import RECIPES
+dataset, weights = map(Path, sys.argv[1:])
+predict_into(dataset, load_dataset(dataset), weights, RECIPES["tutorial"], torch.device("cpu"), {})
+summarize_into(dataset, dataset, {})
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
 PREDICTIONS = {"predictions": "ef" * 32}
 
 
@@ -31,6 +57,19 @@ def evaluated(dataset: Dataset, folder: Path, seed: int = 1) -> tuple[pd.DataFra
     predict_into(folder, dataset, folder, TUTORIAL, CPU, INPUTS)
     summarize_into(folder, folder, PREDICTIONS)
     return read_table(folder / "predictions.parquet"), read_table(folder / "per_class.parquet")
+
+
+def peak_of_evaluating(images: int, folder: Path) -> int:
+    """The most memory, in bytes, that a process has resident which evaluates so many mapped images."""
+    dataset = folder / f"{images} images"
+    dataset.mkdir()
+    few = tiny_dataset(train=1, test=1)
+    arrays = np.zeros((images, 3, 32, 32), np.uint8), np.zeros(images, np.uint8)
+    save_dataset(Dataset(few.description, few.train_images, few.train_labels, *arrays), dataset)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, dataset, folder / "weights"], check=True, capture_output=True, text=True
+    )
+    return 1024 * int(done.stdout)
 
 
 def test_every_test_image_gets_the_answer_of_the_stored_weights_in_its_own_row(tmp_path: Path) -> None:
@@ -79,7 +118,7 @@ def test_both_tables_count_the_same_images_class_by_class(tmp_path: Path, classe
 def test_evaluating_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         evaluated(tiny_dataset(), tmp_path / name)
-    for name in ("predictions.parquet", "per_class.parquet"):
+    for name in ("predictions.parquet", "per_class.parquet", "calibration.parquet", "scores.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
@@ -87,8 +126,7 @@ def test_each_table_says_which_weights_recipe_and_images_it_is_of(tmp_path: Path
     dataset = tiny_dataset(kind="generated")
     evaluated(dataset, tmp_path / "weights", seed=5)
     for name, inputs in (("predictions", INPUTS), ("per_class", PREDICTIONS)):
-        facts = read_facts(tmp_path / "weights" / f"{name}.parquet")
-        assert facts == {
+        expected = {
             "artifact": name,
             "inputs": inputs,
             "recipe": RECIPES["tutorial"].model_dump(),
@@ -96,12 +134,82 @@ def test_each_table_says_which_weights_recipe_and_images_it_is_of(tmp_path: Path
             "dataset": dataset.identity.model_dump(),
             "generated_images": True,
         }
+        assert read_facts(tmp_path / "weights" / f"{name}.parquet") == expected
+    assert read_facts(tmp_path / "weights" / "calibration.parquet") == expected
+    assert read_scores(tmp_path / "weights").facts == expected
 
 
 def test_a_dataset_without_some_of_its_classes_among_the_test_images_is_evaluated(tmp_path: Path) -> None:
     _, per_class = evaluated(tiny_dataset([f"class {number}" for number in range(8)], test=3), tmp_path / "weights")
     assert per_class["support"].sum() == 3
     assert per_class["accuracy"].isna().sum() == 5
+
+
+# Many images
+
+
+def test_images_of_a_mapped_file_are_those_in_memory_and_their_pages_do_not_stay(tmp_path: Path) -> None:
+    images = tiny_dataset(test=50).test_images
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="c")
+    for part in (slice(0, 7), slice(40, 60)):
+        for source in (images, mapped, mapped[:]):
+            copy = copied(source, part)
+            assert np.array_equal(copy, images[part])
+            assert copy.base is None
+
+
+def test_many_images_are_evaluated_in_the_memory_that_few_are(tmp_path: Path) -> None:
+    """The images that there are more take 92 MB."""
+    dataset = tiny_dataset(test=1)
+    (tmp_path / "weights").mkdir()
+    lineage = Lineage(recipe=TUTORIAL, seed=1, classes=dataset.classes, dataset=dataset.identity)
+    save_weights(tmp_path / "weights", new_network(TUTORIAL.model, len(dataset.classes), 1), lineage)
+    peaks = [peak_of_evaluating(images, tmp_path) for images in (2_000, 32_000)]
+    assert peaks[1] - peaks[0] < 40e6
+
+
+def test_many_images_are_one_table_in_the_order_of_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "ROW_GROUP", 2 * BATCH_SIZE)
+    few, times = tiny_dataset(test=9), 5 * BATCH_SIZE // 9
+    images = np.broadcast_to(few.test_images, (times, *few.test_images.shape)).reshape(-1, 3, 32, 32)
+    many = Dataset(few.description, few.train_images, few.train_labels, images, np.tile(few.test_labels, times))
+    predictions, per_class = evaluated(many, tmp_path / "many")
+    assert pq.ParquetFile(tmp_path / "many" / "predictions.parquet").num_row_groups == 3
+    assert predictions["index"].tolist() == list(range(9 * times))
+    assert predictions["label"].cat.codes.tolist() == many.test_labels.tolist()
+    assert per_class["support"].tolist() == [3 * times] * 3
+    expected, _ = evaluated(few, tmp_path / "few")
+    repeated = predictions["prob_ant"].to_numpy().reshape(times, 9)
+    assert np.allclose(repeated, expected["prob_ant"], atol=1e-6)
+
+
+# Probabilities of a batch
+
+
+def test_a_batch_has_float32_probabilities_by_flipping_too() -> None:
+    network = new_network(TUTORIAL.model, 3, seed=1).eval()
+    images = torch.from_numpy(tiny_dataset(test=5).test_images)
+    found = class_probabilities(network, images, Normalization(), flip=True)
+    inputs = expand(images, Normalization())
+    with torch.no_grad():
+        expected = ((network(inputs) + network(inputs.flip(3))) / 2).softmax(dim=1)
+    assert found.dtype == np.float32
+    assert np.allclose(found, expected, atol=1e-6)
+    assert not np.allclose(found, class_probabilities(network, images, Normalization()), atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_refused_in_one_line(wrong: float) -> None:
+    network = new_network(TUTORIAL.model, 3, seed=1).eval()
+    with torch.no_grad():
+        network.get_parameter("fc3.bias")[1] = wrong
+    with pytest.raises(InputError) as raised:
+        class_probabilities(network, torch.zeros(4, 3, 32, 32, dtype=torch.uint8), Normalization())
+    assert str(raised.value) == (
+        "evaluate: expected finite logits, got infinite ones or NaN for 4 of 4 images; "
+        "the weights have diverged: train with a lower --learning-rate"
+    )
 
 
 # What is said
@@ -141,3 +249,12 @@ def test_a_class_without_test_images_is_neither_best_nor_worst_nor_said() -> Non
     assert len(lines) == 4
     assert lines[-1] == "Best class: bee (75.0 %), worst class: cow (25.0 %)"
     assert not any("ant" in line or "dog" in line or "nan" in line for line in lines)
+
+
+def test_the_scores_are_said_in_one_line(tmp_path: Path) -> None:
+    evaluated(tiny_dataset(), tmp_path / "weights")
+    lines: list[str] = []
+    scores = read_scores(tmp_path / "weights")
+    say_scores(scores, lines.append)
+    loss, error = (scores.scores[name].value for name in ("log_loss", "expected_calibration_error"))
+    assert lines == [f"Log loss: {loss:.3f}, expected calibration error: {100 * error:.1f} %"]

@@ -283,11 +283,12 @@ def test_a_run_without_artifacts_says_that_it_has_none(store: Store) -> None:
         artifact_of(store, run.record.run, "weights")
 
 
-def test_a_payload_of_one_file_is_that_file_and_one_of_several_is_their_folder(place: Place) -> None:
+def test_a_payload_is_its_table_or_its_only_file_or_the_folder_of_several(place: Place) -> None:
     report = finished_run(place.location, "one").record.artifacts["report"]
     store = place.open()
 
     assert payload_of(store, "current", "per_class").read_bytes() == b"classes of one"
+    assert payload_of(store, "current", "weights").read_bytes() == b"weights of one"
     assert payload_of(store, "current", "report") == store.open(report)
 
 

@@ -51,6 +51,15 @@ def test_tables_and_weights_of_the_current_run_are_those_at_the_root(two_runs: P
     assert all(torch.equal(tensor, state[name]) for name, tensor in reading.weights(store).items())
 
 
+def test_scores_are_those_of_the_runs_own_tables(store: Store) -> None:
+    per_class, calibration, scores = reading.per_class(store), reading.calibration(store), reading.scores(store)
+    assert scores["accuracy"].value == reading.predictions(store)["correct"].mean()
+    assert scores["macro_f1"].value == pytest.approx(per_class["f1"].mean())
+    gaps = (calibration["accuracy"] - calibration["confidence"]).abs() * calibration["images"]
+    assert scores["expected_calibration_error"].value == pytest.approx(gaps.sum() / per_class["support"].sum())
+    assert scores != reading.scores(store, "previous")
+
+
 def test_any_run_is_read_by_its_id_or_by_how_that_begins(store: Store) -> None:
     previous = find_run(store, "previous").run
     for read in (reading.per_class, reading.predictions):
@@ -159,6 +168,8 @@ def test_reading_changes_nothing(place: Place, store: Store) -> None:
 
     reading.per_class(store)
     reading.predictions(store, "previous")
+    reading.scores(store)
+    reading.calibration(store)
     reading.weights(store)
     reading.history(store)
     reading.compare_runs(store, "previous", "current")

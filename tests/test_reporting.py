@@ -15,8 +15,8 @@ from tasks.core.dataset import Dataset, Description
 from tasks.core.identity import Identity, Kind
 from tasks.core.pictures import confident_mistakes
 from tasks.core.reporting import Facts, StageFact, summary_markdown, write_report
-from tasks.core.statistics import wilson_interval
-from tasks.core.tables import per_class_table, predictions_table
+from tasks.core.statistics import Estimate, wilson_interval
+from tasks.core.tables import confusion_matrix, per_class_table, predictions_table
 
 SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 FACTS = Facts(
@@ -31,6 +31,7 @@ FACTS = Facts(
     promoted=True,
     verdict="Nothing was promoted before.",
 )
+SCORES = {"log_loss": Estimate(1.2, 1.1, 1.3), "expected_calibration_error": Estimate(0.05, 0.04, 0.06)}
 CLASSES = ("plane", "car", "bird")
 
 
@@ -77,7 +78,9 @@ def make_predictions(dataset: Dataset, wrong_every: int | None = 4) -> pd.DataFr
 
 
 def make_per_class(predictions: pd.DataFrame) -> pd.DataFrame:
-    frame: pd.DataFrame = per_class_table(predictions).to_pandas()
+    frame: pd.DataFrame = per_class_table(
+        confusion_matrix(predictions), list(predictions["label"].cat.categories)
+    ).to_pandas()
     return frame
 
 
@@ -89,7 +92,7 @@ def make_training(losses: tuple[float, ...] = (2.2, 1.9, 1.6, 1.4)) -> pd.DataFr
 def report(folder: Path, dataset: Dataset, wrong_every: int | None = 4, facts: Facts = FACTS) -> Page:
     folder.mkdir(exist_ok=True)
     predictions = make_predictions(dataset, wrong_every)
-    write_report(folder, facts, dataset, make_training(), predictions, make_per_class(predictions))
+    write_report(folder, facts, dataset, make_training(), predictions, make_per_class(predictions), SCORES)
     return Page(folder)
 
 
@@ -215,6 +218,7 @@ def test_markdown_summary_says_what_the_page_says(tmp_path: Path) -> None:
     report(tmp_path, make_dataset(("<b>", "dog"), kind="generated"))
     summary = summary_markdown(json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")))
     assert "**73.3% accuracy**" in summary
+    assert "Log loss 1.200, expected calibration error 5.0%." in summary
     assert "GENERATED IMAGES, NOT CIFAR-10" in summary
     assert "<b>" not in summary
 
@@ -223,14 +227,14 @@ def test_loss_that_diverged_is_null_in_the_metrics(tmp_path: Path) -> None:
     dataset = make_dataset()
     predictions = make_predictions(dataset)
     training = make_training((2.3, float("inf"), float("nan")))
-    write_report(tmp_path, FACTS, dataset, training, predictions, make_per_class(predictions))
+    write_report(tmp_path, FACTS, dataset, training, predictions, make_per_class(predictions), SCORES)
     assert json.loads((tmp_path / "metrics.json").read_text())["final_loss"] is None
 
 
 def test_training_too_short_to_log_a_loss_is_said(tmp_path: Path) -> None:
     dataset = make_dataset()
     predictions = make_predictions(dataset)
-    write_report(tmp_path, FACTS, dataset, make_training(()), predictions, make_per_class(predictions))
+    write_report(tmp_path, FACTS, dataset, make_training(()), predictions, make_per_class(predictions), SCORES)
     assert "too short to log a loss" in Page(tmp_path).text
 
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from tasks.core.archive import TUTORIAL_CLASSES
+from tasks.core.columns import PER_CLASS
 from tasks.core.statistics import Z_95, wilson_interval
 from tasks.core.tables import (
-    PER_CLASS_SCHEMA,
     TrainingPoint,
     confusion_matrix,
     per_class_table,
@@ -48,8 +48,12 @@ def on_disk(table: pa.Table, folder: Path) -> pd.DataFrame:
 
 
 def per_class(labels: list[int], predicted: list[int], classes: list[str], folder: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = per_class_table(on_disk(answers(labels, predicted, classes), folder)).to_pylist()
+    rows: list[dict[str, Any]] = summed(on_disk(answers(labels, predicted, classes), folder)).to_pylist()
     return rows
+
+
+def summed(predictions: pd.DataFrame) -> pa.Table:
+    return per_class_table(confusion_matrix(predictions), list(predictions["label"].cat.categories))
 
 
 def random_answers(classes: int, images: int) -> tuple[list[int], list[int]]:
@@ -64,7 +68,7 @@ def random_answers(classes: int, images: int) -> tuple[list[int], list[int]]:
 
 def test_per_class_columns_are_those_that_are_promised(tmp_path: Path) -> None:
     frame = on_disk(answers([0, 1], [0, 0], ["ant", "bee"]), tmp_path)
-    write_table(tmp_path / "per_class.parquet", per_class_table(frame), {})
+    write_table(tmp_path / "per_class.parquet", summed(frame), {})
     schema = pq.read_schema(tmp_path / "per_class.parquet")
     assert list(zip(schema.names, map(str, schema.types), strict=True)) == [
         ("class_index", "int16"),
@@ -78,6 +82,10 @@ def test_per_class_columns_are_those_that_are_promised(tmp_path: Path) -> None:
         ("f1", "double"),
         ("confused_with", "string"),
         ("confused_count", "int32"),
+        ("precision_low", "double"),
+        ("precision_high", "double"),
+        ("f1_low", "double"),
+        ("f1_high", "double"),
     ]
 
 
@@ -138,7 +146,7 @@ def test_pandas_reads_labels_as_categories_of_all_classes_in_label_order(tmp_pat
 def test_predictions_join_with_the_per_class_table_by_name(tmp_path: Path) -> None:
     labels, predicted = random_answers(10, 200)
     frame = on_disk(answers(labels, predicted, TUTORIAL_CLASSES), tmp_path)
-    table = per_class_table(frame).to_pandas()
+    table = summed(frame).to_pandas()
     joined = frame.astype({"label": "str"}).merge(table, left_on="label", right_on="class")
     assert len(joined) == 200
     assert np.array_equal(np.sort(joined["class_index"]), np.sort(labels))
@@ -209,7 +217,7 @@ def test_a_class_without_test_images_has_no_accuracy_and_no_interval(tmp_path: P
 
 def test_what_is_undefined_is_null_in_the_file_and_no_nan(tmp_path: Path) -> None:
     frame = on_disk(answers([0, 0], [0, 0], ["ant", "bee"]), tmp_path)
-    write_table(tmp_path / "per_class.parquet", per_class_table(frame), {})
+    write_table(tmp_path / "per_class.parquet", summed(frame), {})
     bee = pq.read_table(tmp_path / "per_class.parquet").to_pylist()[1]
     assert [bee[name] for name in ("accuracy", "precision", "f1", "confused_with")] == [None] * 4
 
@@ -218,8 +226,8 @@ def test_two_hundred_classes_keep_their_order_and_their_columns(tmp_path: Path) 
     classes = [f"class {number}" for number in reversed(range(200))]
     labels, predicted = random_answers(200, 300)
     frame = on_disk(answers(labels, predicted, classes), tmp_path)
-    table = per_class_table(frame)
-    assert table.schema == PER_CLASS_SCHEMA
+    table = summed(frame)
+    assert table.schema.equals(PER_CLASS, check_metadata=True)
     assert table["class"].to_pylist() == classes
     assert table["class_index"].to_pylist() == list(range(200))
     assert sum(table["support"].to_pylist()) == 300

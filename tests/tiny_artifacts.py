@@ -61,7 +61,7 @@ def results(word: str, identity: Identity, correct: Sequence[bool] | None = None
         "dataset": {"dataset.json": description},
         "weights": {"cifar_net.pth": b"weights of " + said},
         "predictions": {"predictions.parquet": predictions_bytes(correct or correct_by(word))},
-        "per_class": {"per_class.parquet": b"classes of " + said},
+        "per_class": {"per_class.parquet": b"classes of " + said, "scores.json": b"scores of " + said},
         "report": {"report.html": b"report of " + said, "metrics.json": b"metrics of " + said},
     }
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,13 @@ def load_dataset(folder: Path) -> Dataset:
     # Copy on write: nobody writes, but torch takes no array without a copy that says it must not be written.
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in ARRAYS}
     return Dataset(description, **arrays)
+
+
+def copied(images: Images, part: slice) -> Images:
+    """Some of the images, in memory; of a mapped array through a map of its own, with which its pages leave memory."""
+    if isinstance(images, np.memmap) and isinstance(images.base, mmap):  # the whole file, not a view of a part of it
+        images = np.memmap(images.filename, images.dtype, "r", images.offset, images.shape)
+    return np.array(images[part])
 
 
 def expand(images_nchw: Tensor, normalization: Normalization) -> Tensor:

@@ -1,20 +1,34 @@
-"""Evaluating stored weights on the test images."""
+"""Evaluating stored weights on the test images, some at a time: memory does not grow with their number."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from pydantic import JsonValue
 from torch import Tensor, nn
 
+from tasks.core.columns import predictions_columns
 from tasks.core.config import Normalization
-from tasks.core.dataset import Dataset, expand
+from tasks.core.dataset import Dataset, copied, expand
+from tasks.core.errors import InputError
+from tasks.core.metrics import SCORES, Scores, Tally
 from tasks.core.recipes import Recipe
 from tasks.core.store.artifact import Log
-from tasks.core.tables import per_class_table, predictions_table, read_facts, read_table, write_table
+from tasks.core.tables import (
+    ROW_GROUP,
+    calibration_table,
+    per_class_table,
+    predicted_classes,
+    predictions_table,
+    read_facts,
+    read_probabilities,
+    write_parts,
+    write_table,
+)
 from tasks.core.weights import load_lineage, load_network
 
 BATCH_SIZE = 1_000
@@ -31,34 +45,55 @@ def predict_into(
     """Leave `predictions.parquet` in `folder`: the stored network's answer for every test image."""
     facts = {"artifact": "predictions", "inputs": dict(inputs), **load_lineage(weights).facts()}
     network = load_network(weights, recipe.model, device)
-    batches = []
-    for start in range(0, len(dataset.test_labels), BATCH_SIZE):
-        images = torch.from_numpy(np.array(dataset.test_images[start : start + BATCH_SIZE])).to(device)
-        flip = recipe.test_augmentation == "flip"
-        batches.append(class_probabilities(network, images, dataset.normalization, flip=flip))
-    table = predictions_table(dataset.test_labels, np.concatenate(batches), dataset.classes)
-    write_table(folder / "predictions.parquet", table, facts)
+    parts = _predicted(network, dataset, device, flip=recipe.test_augmentation == "flip")
+    write_parts(folder / "predictions.parquet", predictions_columns(dataset.classes), parts, facts)
+
+
+def _predicted(network: nn.Module, dataset: Dataset, device: torch.device, *, flip: bool) -> Iterator[pa.Table]:
+    """The predictions for the test images in their order, a row group at a time."""
+    for first in range(0, len(dataset.test_labels), ROW_GROUP):
+        labels = dataset.test_labels[first : first + ROW_GROUP]
+        probabilities = np.empty((len(labels), len(dataset.classes)), np.float32)
+        for start in range(0, len(labels), BATCH_SIZE):
+            images = copied(dataset.test_images, slice(first + start, first + start + BATCH_SIZE))
+            probabilities[start : start + BATCH_SIZE] = class_probabilities(
+                network, torch.from_numpy(images).to(device), dataset.normalization, flip=flip
+            )
+        yield predictions_table(labels, probabilities, dataset.classes, first)
 
 
 @torch.inference_mode()
 def class_probabilities(
     network: nn.Module, images_nchw: Tensor, normalization: Normalization, *, flip: bool = False
 ) -> NDArray[np.float32]:
-    """Softmax of the logits, float32 [N, classes], for one batch of bytes, uint8 [N, 3, 32, 32] on the device.
+    """Softmax of the logits, float32 [N, classes], for one batch of images, uint8 [N, 3, 32, 32] on the device.
 
-    With `flip` the logits are the mean of an image's and its mirror image's.
+    With `flip` the logits are the mean of an image's and its mirror image's. Raises InputError unless all are finite.
     """
     inputs = expand(images_nchw, normalization)
     logits = (network(inputs) + network(inputs.flip(3))) / 2 if flip else network(inputs)
-    probabilities: NDArray[np.float32] = logits.softmax(dim=1).cpu().numpy()
+    finite = logits.isfinite().all(dim=1)
+    if not finite.all():
+        raise InputError(
+            f"evaluate: expected finite logits, got infinite ones or NaN for {int((~finite).sum()):,} of "
+            f"{len(logits):,} images; the weights have diverged: train with a lower --learning-rate"
+        )
+    probabilities: NDArray[np.float32] = logits.float().softmax(dim=1).cpu().numpy()
     return probabilities
 
 
 def summarize_into(folder: Path, predictions: Path, inputs: Mapping[str, JsonValue]) -> None:
-    """Leave `per_class.parquet` in `folder`: what the predictions come to for each class."""
+    """Leave `per_class.parquet`, `calibration.parquet` and `scores.json` in `folder`: what the predictions come to."""
     source = predictions / "predictions.parquet"
     facts = {**read_facts(source), "artifact": "per_class", "inputs": dict(inputs)}
-    write_table(folder / "per_class.parquet", per_class_table(read_table(source)), facts)
+    classes = predicted_classes(source)
+    tally = Tally(len(classes))
+    for labels, probabilities in read_probabilities(source, BATCH_SIZE):
+        tally.add(labels, probabilities)
+    scores = Scores(images=int(tally.confusion.sum()), scores=tally.scores(), facts=facts)
+    write_table(folder / "per_class.parquet", per_class_table(tally.confusion, classes), facts)
+    write_table(folder / "calibration.parquet", calibration_table(tally.bins()), facts)
+    (folder / SCORES).write_text(scores.model_dump_json(indent=1) + "\n", encoding="utf-8", newline="\n")
 
 
 def say_accuracy(per_class: pd.DataFrame, log: Log) -> None:
@@ -73,3 +108,9 @@ def say_accuracy(per_class: pd.DataFrame, log: Log) -> None:
     log(
         f"Best class: {names[0]} ({100 * accuracies[0]:.1f} %), worst class: {names[-1]} ({100 * accuracies[-1]:.1f} %)"
     )
+
+
+def say_scores(scores: Scores, log: Log) -> None:
+    """How good the probabilities are, in one line."""
+    loss, error = scores.scores["log_loss"], scores.scores["expected_calibration_error"]
+    log(f"Log loss: {loss.value:.3f}, expected calibration error: {100 * error.value:.1f} %")

@@ -3,7 +3,7 @@
 RUN is a run's id or how it begins, `current`, or `previous`. Every byte is checked before it is used.
 
     >>> from tasks.core.store import open_store
-    >>> from tasks.core.reading import history, per_class, predictions, weights
+    >>> from tasks.core.reading import calibration, history, per_class, predictions, scores, weights
     >>> store = open_store("artifacts")
 
 The table of the current run, and of the one that was current before:
@@ -22,6 +22,13 @@ Every prediction, with the probability of each class:
     >>> mistakes.nlargest(3, "confidence")[["index", "label", "predicted"]].shape
     (3, 3)
 
+Scores over all classes with their 95% intervals, and how often the network is right by how sure it is:
+
+    >>> sorted(scores(store))[:3]
+    ['accuracy', 'brier_score', 'expected_calibration_error']
+    >>> calibration(store)["images"].sum().item()
+    100
+
 The runs, newest first, and the weights of any of them:
 
     >>> history(store)[["status", "standing"]]
@@ -38,6 +45,8 @@ from typing import TYPE_CHECKING, cast
 import pandas as pd
 
 from tasks.core.comparison import Comparison, IncomparableRuns, compare
+from tasks.core.metrics import read_scores
+from tasks.core.statistics import Estimate
 from tasks.core.store import Store
 from tasks.core.store.history import HistoryRow, artifact_of, find_run
 from tasks.core.store.history import history as history_rows
@@ -56,6 +65,16 @@ def per_class(store: Store, run: str = "current") -> pd.DataFrame:
 def predictions(store: Store, run: str = "current") -> pd.DataFrame:
     """A run's answer for every test image."""
     return read_table(payload(store, "predictions", run) / "predictions.parquet")
+
+
+def scores(store: Store, run: str = "current") -> dict[str, Estimate]:
+    """What a run's predictions come to over all classes: each score by name, with its interval."""
+    return read_scores(payload(store, "per_class", run)).scores
+
+
+def calibration(store: Store, run: str = "current") -> pd.DataFrame:
+    """How often a run's network is right, for each bin of how sure it is."""
+    return read_table(payload(store, "per_class", run) / "calibration.parquet")
 
 
 def weights(store: Store, run: str = "current") -> "dict[str, Tensor]":

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from tasks.core.charts import accuracy_chart, loss_chart
 from tasks.core.dataset import Dataset
 from tasks.core.pictures import confident_mistakes, predicted_images, training_grid
-from tasks.core.statistics import wilson_interval
+from tasks.core.statistics import Estimate, wilson_interval
 from tasks.core.tables import confusion_matrix
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -71,6 +71,7 @@ class Metrics(BaseModel):
     per_class: dict[str, float | None]
     best_class: str
     worst_class: str
+    scores: dict[str, Estimate]
 
 
 class HeatRow(NamedTuple):
@@ -87,9 +88,10 @@ def write_report(
     training: pd.DataFrame,
     predictions: pd.DataFrame,
     per_class: pd.DataFrame,
+    scores: Mapping[str, Estimate],
 ) -> None:
     """Write `report.html` and `metrics.json`: byte for byte the same for the same arguments."""
-    metrics = summarize(facts, dataset, training, per_class)
+    metrics = summarize(facts, dataset, training, per_class, scores)
     page = _template().render(
         facts=facts,
         metrics=metrics,
@@ -108,7 +110,13 @@ def write_report(
     (folder / "metrics.json").write_text(numbers + "\n", encoding="utf-8", newline="\n")
 
 
-def summarize(facts: Facts, dataset: Dataset, training: pd.DataFrame, per_class: pd.DataFrame) -> Metrics:
+def summarize(
+    facts: Facts,
+    dataset: Dataset,
+    training: pd.DataFrame,
+    per_class: pd.DataFrame,
+    scores: Mapping[str, Estimate],
+) -> Metrics:
     correct, images = int(per_class["correct"].sum()), int(per_class["support"].sum())
     low, high = wilson_interval(correct, images)
     accuracies = per_class.set_index("class")["accuracy"]
@@ -129,6 +137,7 @@ def summarize(facts: Facts, dataset: Dataset, training: pd.DataFrame, per_class:
         per_class={str(name): _number(accuracy) for name, accuracy in accuracies.items()},
         best_class=str(tested.idxmax()),
         worst_class=str(tested.idxmin()),
+        scores=dict(scores),
     )
 
 
@@ -140,6 +149,8 @@ def summary_markdown(metrics: Mapping[str, Any]) -> str:
         f"**{found.accuracy:.1%} accuracy** (95% interval {interval}) on {found.images:,} test images "
         f"with the {found.recipe['name']} recipe; dataset: {found.dataset['name']}.",
         f"**{'Promoted' if found.promoted else 'Not promoted'}**: {found.verdict}",
+        f"Log loss {found.scores['log_loss'].value:.3f}, expected calibration error "
+        f"{found.scores['expected_calibration_error'].value:.1%}.",
         f"Best class: {found.best_class}. Worst class: {found.worst_class}.",
     ]
     if found.generated_images:

@@ -15,6 +15,7 @@ from tasks.core.environment import library_version, who
 from tasks.core.evaluation import BATCH_SIZE, predict_into, summarize_into
 from tasks.core.gate import Verdict
 from tasks.core.lease import device_names, leased
+from tasks.core.metrics import read_scores
 from tasks.core.networks import factory_of, model_code
 from tasks.core.recipes import Recipe
 from tasks.core.source import ARCHIVE
@@ -98,12 +99,12 @@ def predictions_stage(
 
 
 def per_class_stage(store: Store, predictions: ArtifactRef) -> Stage:
-    """The per-class table follows from the predictions alone."""
+    """The per-class table and the scores follow from the predictions alone."""
 
     def build(folder: Path, _: Log) -> None:
         summarize_into(folder, store.open(predictions), key.inputs)
 
-    key = _key("per_class", [predictions], summarize_into, environment=_versions("pyarrow"))
+    key = _key("per_class", [predictions], summarize_into, environment=_versions("numpy", "pyarrow", "pydantic"))
     return Stage(key, build, (predictions,), task="evaluate (per class)")
 
 
@@ -121,6 +122,7 @@ def report_stage(store: Store, artifacts: Mapping[str, ArtifactRef], verdict: Ve
             training=read_table(weights / "training.parquet"),
             predictions=read_table(predictions / "predictions.parquet"),
             per_class=read_table(per_class / "per_class.parquet"),
+            scores=read_scores(per_class).scores,
         )
 
     key = _key(

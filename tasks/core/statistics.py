@@ -8,6 +8,15 @@ EXACT_DISCORDANT = 1_000
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A number with its 95% interval, where one can be told."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
 class Difference:
     """How much more the second gets right than the first, with its 95% interval; all in [-1, 1]."""
 
@@ -28,6 +37,20 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     half = Z_95 / (1 + z2 / total) * sqrt(share * (1 - share) / total + z2 / (4 * total**2))
     # Rounding must not put the ends beyond the proportion itself.
     return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+
+
+def f1_interval(correct: int, claimed: int) -> tuple[float, float]:
+    """The 95% interval of a class's F1, `2 correct / claimed`; `claimed` is its support and its predictions together.
+
+    The share of right ones among the images that are, or were taken to be, of the class is a proportion, the Jaccard
+    index J, and F1 = 2J / (1 + J) grows with it: so the ends of its Wilson interval are carried over.
+    """
+    low, high = wilson_interval(correct, claimed - correct)
+    return 2 * low / (1 + low), 2 * high / (1 + high)
+
+
+def proportion(correct: int, total: int) -> Estimate:
+    return Estimate(correct / total, *wilson_interval(correct, total))
 
 
 def paired_difference(both: int, first_only: int, second_only: int, neither: int) -> Difference:

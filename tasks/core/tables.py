@@ -1,36 +1,26 @@
-"""The Parquet tables: their columns, and what each file says of itself."""
+"""The Parquet tables: their rows, and what each file says of itself."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from tasks.core.statistics import wilson_interval
+from tasks.core.columns import CALIBRATION, PER_CLASS, PROBABILITY, TRAINING, predictions_columns
+from tasks.core.metrics import CalibrationBin
+from tasks.core.statistics import f1_interval, wilson_interval
 
 METADATA_KEY = b"cifar_flow"
 
-PER_CLASS_SCHEMA = pa.schema(
-    [
-        ("class_index", pa.int16()),
-        ("class", pa.string()),
-        ("support", pa.int32()),
-        ("correct", pa.int32()),
-        ("accuracy", pa.float64()),
-        ("accuracy_low", pa.float64()),
-        ("accuracy_high", pa.float64()),
-        ("precision", pa.float64()),
-        ("f1", pa.float64()),
-        ("confused_with", pa.string()),
-        ("confused_count", pa.int32()),
-    ]
-)
+ROW_GROUP = 50_000  # rows: few enough to be held, enough for a reader to skip by
 
 
 class TrainingPoint(NamedTuple):
@@ -50,11 +40,22 @@ class TrainingPoint(NamedTuple):
 
 def write_table(path: Path, table: pa.Table, facts: Mapping[str, JsonValue]) -> None:
     """Write a table that says by itself what it is: `facts` stand as JSON in the file's metadata."""
-    pq.write_table(table.replace_schema_metadata(metadata_of(facts)), path, compression="zstd")
+    write_parts(path, table.schema, [table], facts)
 
 
-def metadata_of(facts: Mapping[str, JsonValue]) -> dict[bytes, bytes]:
-    return {METADATA_KEY: json.dumps(dict(facts), sort_keys=True).encode()}
+def write_parts(path: Path, schema: pa.Schema, parts: Iterable[pa.Table], facts: Mapping[str, JsonValue]) -> None:
+    """Write one table of parts that are made as they are written, so that no more than one of them is held."""
+    with writing(path, schema, facts) as writer:
+        for part in parts:
+            writer.write_table(part, row_group_size=ROW_GROUP)
+
+
+@contextmanager
+def writing(path: Path, schema: pa.Schema, facts: Mapping[str, JsonValue]) -> Iterator[pq.ParquetWriter]:
+    """What writes a table of that schema part by part."""
+    metadata = {METADATA_KEY: json.dumps(dict(facts), sort_keys=True).encode()}
+    with pq.ParquetWriter(path, schema.with_metadata(metadata), compression="zstd") as writer:
+        yield writer
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -69,29 +70,46 @@ def read_facts(path: Path) -> dict[str, JsonValue]:
 
 
 def training_table(curve: Sequence[TrainingPoint]) -> pa.Table:
-    whole = ("step", "epoch")
-    schema = pa.schema([(name, pa.int32() if name in whole else pa.float64()) for name in TrainingPoint._fields])
-    return pa.Table.from_pylist([point._asdict() for point in curve], schema=schema)
+    return pa.Table.from_pylist([point._asdict() for point in curve], schema=TRAINING)
 
 
 def predictions_table(
-    labels: NDArray[np.uint8] | None, probabilities: NDArray[np.float32], classes: Sequence[str], first_index: int = 0
+    labels: NDArray[np.uint8] | None, probabilities: NDArray[np.float32], classes: Sequence[str], first: int = 0
 ) -> pa.Table:
-    """One row an image; `probabilities` is [N, classes]. Where nobody knows the labels, they and `correct` are null."""
+    """One row an image, from image number `first` on; `probabilities` is [N, classes].
+
+    Where nobody knows the labels, they and `correct` are null.
+    """
     predicted, count = probabilities.argmax(axis=1), len(probabilities)
-    columns: dict[str, Any] = {
-        "index": pa.array(np.arange(first_index, first_index + count), pa.int32()),
-        "label": _class_names(pa.nulls(count) if labels is None else labels, classes),
-        "predicted": _class_names(predicted, classes),
-        "correct": pa.nulls(count, pa.bool_()) if labels is None else pa.array(labels == predicted),
-        "confidence": pa.array(probabilities.max(axis=1), pa.float32()),
-    }
-    columns |= {f"prob_{name}": pa.array(probabilities[:, i], pa.float32()) for i, name in enumerate(classes)}
-    return pa.table(columns)
+    columns: list[Any] = [
+        np.arange(first, first + count, dtype=np.int32),
+        _class_names(pa.nulls(count) if labels is None else labels, classes),
+        _class_names(predicted, classes),
+        pa.nulls(count, pa.bool_()) if labels is None else labels == predicted,
+        probabilities.max(axis=1),
+        *np.ascontiguousarray(probabilities.T),
+    ]
+    return pa.table(columns, schema=predictions_columns(classes))
 
 
 def _class_names(indices: NDArray[Any] | pa.Array, classes: Sequence[str]) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int16()), pa.array(classes, pa.string()))
+
+
+def predicted_classes(path: Path) -> tuple[str, ...]:
+    """The classes of a predictions table, in label order."""
+    names = pq.read_schema(path).names
+    return tuple(name.removeprefix(PROBABILITY) for name in names if name.startswith(PROBABILITY))
+
+
+def read_probabilities(path: Path, images_at_once: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+    """The labels [N] and probabilities [N, classes] of a predictions table, some images after the others."""
+    classes = predicted_classes(path)
+    columns = [f"{PROBABILITY}{name}" for name in classes]
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # which would hold the whole file
+        for batch in file.iter_batches(images_at_once, columns=["label", *columns]):
+            labels = pc.index_in(batch["label"].dictionary_decode(), pa.array(classes))
+            yield labels.to_numpy().astype(np.intp), np.stack([batch[name].to_numpy() for name in columns], axis=1)
 
 
 def confusion_matrix(predictions: pd.DataFrame) -> NDArray[np.int64]:
@@ -101,29 +119,53 @@ def confusion_matrix(predictions: pd.DataFrame) -> NDArray[np.int64]:
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
-def per_class_table(predictions: pd.DataFrame) -> pa.Table:
-    """One row a class, in label order; a number that nothing defines is null."""
-    matrix = confusion_matrix(predictions)
-    classes = [str(name) for name in predictions["label"].cat.categories]
-    rows = [_class_row(index, classes, matrix) for index in range(len(classes))]
-    return pa.Table.from_pylist(rows, schema=PER_CLASS_SCHEMA)
+def per_class_table(confusion: NDArray[np.int64], classes: Sequence[str]) -> pa.Table:
+    """One row a class, in label order, from the counts [label, predicted]; a number that nothing defines is null."""
+    rows = [_class_row(index, classes, confusion) for index in range(len(classes))]
+    return pa.Table.from_pylist(rows, schema=PER_CLASS)
 
 
-def _class_row(index: int, classes: Sequence[str], matrix: NDArray[np.int64]) -> dict[str, Any]:
-    mistakes = matrix[index].copy()
+def _class_row(index: int, classes: Sequence[str], confusion: NDArray[np.int64]) -> dict[str, Any]:
+    mistakes = confusion[index].copy()
     mistakes[index] = 0
-    support, predicted, correct = int(matrix[index].sum()), int(matrix[:, index].sum()), int(matrix[index, index])
-    low, high = wilson_interval(correct, support) if support else (None, None)
+    support, predicted = int(confusion[index].sum()), int(confusion[:, index].sum())
+    correct = int(confusion[index, index])
+    claimed = support + predicted
     return {
         "class_index": index,
         "class": classes[index],
         "support": support,
         "correct": correct,
-        "accuracy": correct / support if support else None,
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "precision": correct / predicted if predicted else None,
-        "f1": 2 * correct / (support + predicted) if support + predicted else None,
+        **_share("accuracy", correct, support),
+        **_share("precision", correct, predicted),
+        "f1": 2 * correct / claimed if claimed else None,
+        **_ends("f1", f1_interval(correct, claimed) if claimed else None),
         "confused_with": classes[mistakes.argmax()] if mistakes.any() else None,
         "confused_count": int(mistakes.max()),
     }
+
+
+def calibration_table(bins: Sequence[CalibrationBin]) -> pa.Table:
+    """One row a bin, in order of confidence; of a bin without images only its bounds are told."""
+    rows = [
+        {
+            "low": low,
+            "high": high,
+            "images": images,
+            "confidence": confidence / images if images else None,
+            **_share("accuracy", correct, images),
+        }
+        for low, high, images, correct, confidence in bins
+    ]
+    return pa.Table.from_pylist(rows, schema=CALIBRATION)
+
+
+def _share(name: str, part: int, whole: int) -> dict[str, float | None]:
+    """A proportion and its interval; all null where the whole is nothing."""
+    ends = wilson_interval(part, whole) if whole else None
+    return {name: part / whole if whole else None, **_ends(name, ends)}
+
+
+def _ends(name: str, ends: tuple[float, float] | None) -> dict[str, float | None]:
+    low, high = ends or (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}

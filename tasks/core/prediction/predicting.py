@@ -2,17 +2,15 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import JsonValue
 
+from tasks.core.columns import described
 from tasks.core.counting import ShowCount
 from tasks.core.errors import InputError, WorldError
 from tasks.core.files import replacing
@@ -20,11 +18,12 @@ from tasks.core.prediction.classifier import Classifier
 from tasks.core.prediction.decoding import Picture, Unreadable, decode
 from tasks.core.prediction.gallery import Overview
 from tasks.core.prediction.image_files import as_text
-from tasks.core.tables import metadata_of, predictions_table
+from tasks.core.tables import predictions_table, writing
 
 BATCH_SIZE = 256
 MOST_THREADS = 8  # each may hold a whole image
-UNREADABLE = pa.schema([("path", pa.string()), ("reason", pa.string())])
+PATH = ("path", pa.string(), "the image file's; bytes that are not UTF-8 are spelt \\xff")
+UNREADABLE = described([PATH, ("reason", pa.string(), "why it cannot be read")])
 
 
 def predict_files(folder: Path, paths: Sequence[str], classifier: Classifier, show: ShowCount) -> Overview:
@@ -42,8 +41,8 @@ def predict_files(folder: Path, paths: Sequence[str], classifier: Classifier, sh
         replacing(folder / "predictions.parquet") as answers_file,
     ):
         with (
-            _writing(answers_file, answers.schema, {"artifact": "predictions", **classifier.facts()}) as write_answers,
-            _writing(failures_file, UNREADABLE, {"artifact": "unreadable", **classifier.facts()}) as write_failures,
+            writing(answers_file, answers.schema, {"artifact": "predictions", **classifier.facts()}) as write_answers,
+            writing(failures_file, UNREADABLE, {"artifact": "unreadable", **classifier.facts()}) as write_failures,
         ):
             for pictures, failures in _decoded(paths, show):
                 if pictures:
@@ -89,17 +88,9 @@ def _answers(
 ) -> pa.Table:
     """The columns of every `predictions.parquet`, and each image's path behind its index."""
     paths = pa.array([as_text(picture.path) for picture in pictures], pa.string())
-    return predictions_table(None, probabilities, classes, first_index).add_column(1, "path", paths)
+    return predictions_table(None, probabilities, classes, first_index).add_column(1, UNREADABLE.field("path"), paths)
 
 
 def _failures(unreadable: Sequence[Unreadable]) -> pa.Table:
     paths, reasons = [as_text(file.path) for file in unreadable], [file.reason for file in unreadable]
     return pa.table({"path": paths, "reason": reasons}, UNREADABLE)
-
-
-@contextmanager
-def _writing(path: Path, schema: pa.Schema, facts: Mapping[str, JsonValue]) -> Iterator[pq.ParquetWriter]:
-    """A table that is written batch by batch, and says by itself what it is."""
-    described = schema.with_metadata(metadata_of(facts))
-    with pq.ParquetWriter(path, described, compression="zstd") as writer:
-        yield writer

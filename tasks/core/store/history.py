@@ -97,10 +97,12 @@ def artifact_of(store: Store, name: str, artifact: str) -> ArtifactRef:
 
 
 def payload_of(store: Store, name: str, artifact: str) -> Path:
-    """The checked file of a run's artifact, or the folder with its files if there are several."""
+    """The checked table of a run's artifact, or its only file, or the folder with its files."""
     ref = artifact_of(store, name, artifact)
     folder, manifest = store.open(ref), store.manifest(ref.name, ref.version)
     names = list(manifest.files) if manifest else []
+    if (table := f"{artifact}.parquet") in names:
+        return folder / table
     return folder / names[0] if len(names) == 1 else folder
 
 
