@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from tasks.core.charts import accuracy_chart, loss_chart
 from tasks.core.config import Normalization
+from tasks.core.data_checks import DataChecks, NearDuplicates, PairCounts, PartChecks, Spread
 from tasks.core.dataset import Dataset, Description
 from tasks.core.identity import Identity, Kind
 from tasks.core.pictures import confident_mistakes
@@ -76,6 +77,20 @@ def make_predictions(dataset: Dataset, wrong_every: int | None = 4) -> pd.DataFr
     return frame
 
 
+def make_checks(dataset: Dataset) -> DataChecks:
+    spread, pairs = Spread(lowest=1, median=120, highest=250), PairCounts.model_fields
+    images = {"brightness": spread, "contrast": spread, "per_class": dict.fromkeys(dataset.classes, 2)}
+    return DataChecks(
+        dataset=dataset.identity,
+        generated_images=dataset.identity.generated,
+        train=PartChecks(images=len(dataset.train_labels), **images),
+        test=PartChecks(images=len(dataset.test_labels), **images),
+        exact_duplicates=PairCounts(**dict.fromkeys(pairs, 0)),
+        near_duplicates=NearDuplicates(**dict.fromkeys(pairs, 1234), complete=True),
+        test_images_in_training=2,
+    )
+
+
 def make_per_class(predictions: pd.DataFrame) -> pd.DataFrame:
     frame: pd.DataFrame = per_class_table(predictions).to_pandas()
     return frame
@@ -89,7 +104,9 @@ def make_training(losses: tuple[float, ...] = (2.2, 1.9, 1.6, 1.4)) -> pd.DataFr
 def report(folder: Path, dataset: Dataset, wrong_every: int | None = 4, facts: Facts = FACTS) -> Page:
     folder.mkdir(exist_ok=True)
     predictions = make_predictions(dataset, wrong_every)
-    write_report(folder, facts, dataset, make_training(), predictions, make_per_class(predictions))
+    write_report(
+        folder, facts, dataset, make_checks(dataset), make_training(), predictions, make_per_class(predictions)
+    )
     return Page(folder)
 
 
@@ -223,14 +240,16 @@ def test_loss_that_diverged_is_null_in_the_metrics(tmp_path: Path) -> None:
     dataset = make_dataset()
     predictions = make_predictions(dataset)
     training = make_training((2.3, float("inf"), float("nan")))
-    write_report(tmp_path, FACTS, dataset, training, predictions, make_per_class(predictions))
+    write_report(tmp_path, FACTS, dataset, make_checks(dataset), training, predictions, make_per_class(predictions))
     assert json.loads((tmp_path / "metrics.json").read_text())["final_loss"] is None
 
 
 def test_training_too_short_to_log_a_loss_is_said(tmp_path: Path) -> None:
     dataset = make_dataset()
     predictions = make_predictions(dataset)
-    write_report(tmp_path, FACTS, dataset, make_training(()), predictions, make_per_class(predictions))
+    write_report(
+        tmp_path, FACTS, dataset, make_checks(dataset), make_training(()), predictions, make_per_class(predictions)
+    )
     assert "too short to log a loss" in Page(tmp_path).text
 
 
@@ -248,6 +267,12 @@ def test_ids_of_a_page_are_unique(tmp_path: Path) -> None:
     page = report(tmp_path, make_dataset())
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
+
+
+def test_page_sums_up_the_data_checks(tmp_path: Path) -> None:
+    text = " ".join(report(tmp_path, make_dataset()).text.split())
+    assert "Near-duplicates show the same picture" in text
+    assert "3,702 pairs: 1,234 within training, 1,234 within test, 1,234 across; 1,234 with two labels" in text
 
 
 def test_unknown_fact_is_refused() -> None:

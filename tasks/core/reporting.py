@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from tasks.core.charts import accuracy_chart, loss_chart
+from tasks.core.data_checks import DataChecks, checks_in_words
 from tasks.core.dataset import Dataset
 from tasks.core.pictures import confident_mistakes, predicted_images, training_grid
 from tasks.core.statistics import wilson_interval
@@ -84,6 +85,7 @@ def write_report(
     folder: Path,
     facts: Facts,
     dataset: Dataset,
+    checks: DataChecks,
     training: pd.DataFrame,
     predictions: pd.DataFrame,
     per_class: pd.DataFrame,
@@ -94,6 +96,7 @@ def write_report(
         facts=facts,
         metrics=metrics,
         dataset=dataset,
+        checks=checks_in_words(checks),
         unverified=dataset.identity.kind == "archive" and not facts.pinned,
         training_grid=training_grid(dataset, facts.seed),
         loss_chart=loss_chart(training) if len(training) else None,

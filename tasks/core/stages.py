@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from tasks.core import files, reporting
 from tasks.core.code_digest import code_digests
 from tasks.core.config import Normalization, Settings
+from tasks.core.data_checks import check_into, load_checks
 from tasks.core.dataset import load_dataset, normalize_into
 from tasks.core.device import choose_hardware, describe_device, precision_for, threads
 from tasks.core.environment import library_version, who
@@ -43,6 +44,16 @@ def dataset_stage(store: Store, raw: ArtifactRef, normalization: Normalization) 
 
     settings = {"normalization": normalization.model_dump(mode="json")}
     return Stage(_key("dataset", [raw], normalize_into, settings=settings), build, (raw,), task="normalize")
+
+
+def data_checks_stage(store: Store, dataset: ArtifactRef) -> Stage:
+    """Data checks follow from the images and labels alone, whatever number of threads looks for duplicates."""
+
+    def build(folder: Path, _: Log) -> None:
+        check_into(folder, load_dataset(store.open(dataset)), key.inputs)
+
+    key = _key("data_checks", [dataset], check_into, environment=_versions("numpy", "pyarrow"))
+    return Stage(key, build, (dataset,), task="normalize (data checks)")
 
 
 def weights_stage(
@@ -109,15 +120,16 @@ def per_class_stage(store: Store, predictions: ArtifactRef) -> Stage:
 
 def report_stage(store: Store, artifacts: Mapping[str, ArtifactRef], verdict: Verdict, pinned: bool) -> Stage:
     """The report follows from the tables and images it shows, and from the facts it quotes."""
-    inputs = tuple(artifacts[name] for name in ("dataset", "weights", "predictions", "per_class"))
+    inputs = tuple(artifacts[name] for name in ("dataset", "data_checks", "weights", "predictions", "per_class"))
     facts = report_facts(store, artifacts, verdict, pinned)
 
     def build(folder: Path, _: Log) -> None:
-        dataset, weights, predictions, per_class = (store.open(ref) for ref in inputs)
+        dataset, checks, weights, predictions, per_class = (store.open(ref) for ref in inputs)
         reporting.write_report(
             folder,
             facts,
             load_dataset(dataset),
+            load_checks(checks),
             training=read_table(weights / "training.parquet"),
             predictions=read_table(predictions / "predictions.parquet"),
             per_class=read_table(per_class / "per_class.parquet"),
@@ -162,6 +174,7 @@ def report_facts(store: Store, artifacts: Mapping[str, ArtifactRef], verdict: Ve
 STAGE_OF = {
     "raw": "download",
     "dataset": "normalize",
+    "data_checks": "normalize",
     "weights": "train",
     "predictions": "evaluate",
     "per_class": "evaluate",
