@@ -43,8 +43,8 @@ def cifar_flow(settings: Settings) -> str:
             refresh=settings.refresh,
         ).result()
         run.keep(raw)
-        dataset = normalize_and_cache(run.store, raw, refresh=settings.refresh == "normalize").result()
-        run.keep(dataset)
+        dataset, checks = normalize_and_cache(run.store, raw, refresh=settings.refresh == "normalize").result()
+        run.keep(dataset, checks)
         weights = train(run.store, dataset, training, refresh=settings.refresh == "train").result()
         run.keep(weights)
         predictions, per_class = evaluate(

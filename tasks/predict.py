@@ -9,8 +9,8 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.core.device import choose_device, describe_device
 from tasks.core.prediction.classifier import load_classifier
-from tasks.core.prediction.gallery import Overview
 from tasks.core.prediction.image_files import find_images
+from tasks.core.prediction.overview import Overview
 from tasks.core.prediction.predicting import predict_files
 from tasks.core.store import Store
 from tasks.counting import shown_count

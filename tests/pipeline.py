@@ -76,7 +76,7 @@ def made(printed: str) -> list[str]:
     """The artifacts that a run made rather than reused, by name."""
     return [
         name
-        for name in ("raw", "dataset", "weights", "predictions", "per_class", "report")
+        for name in ("raw", "dataset", "data_checks", "weights", "predictions", "per_class", "report")
         if f"made {name}/" in printed
     ]
 
@@ -85,6 +85,6 @@ def reused(printed: str) -> list[str]:
     """The artifacts that a run read rather than made; an archive whose arrays are intact is not read at all."""
     return [
         name
-        for name in ("raw", "dataset", "weights", "predictions", "per_class", "report")
+        for name in ("raw", "dataset", "data_checks", "weights", "predictions", "per_class", "report")
         if f"reused {name}/" in printed
     ]

@@ -154,7 +154,7 @@ def test_run_goes_through_the_stages_that_the_library_goes_through(
 
     said = done.stdout + done.stderr
     assert made(said) == []
-    assert reused(said) == ["dataset", "weights", "predictions", "per_class", "report"]
+    assert reused(said) == ["dataset", "data_checks", "weights", "predictions", "per_class", "report"]
     assert len(list((artifacts / "runs").iterdir())) == before + 1
 
 

@@ -69,6 +69,7 @@ def reused(refs: dict[str, ArtifactRef]) -> list[str]:
     return [
         f"download: {refs['raw']} is not needed: {refs['dataset']}, made from it, is intact",
         f"normalize: reused {refs['dataset']}",
+        f"normalize (data checks): reused {refs['data_checks']}",
         f"train: reused {refs['weights']}",
         f"evaluate: reused {refs['predictions']}",
         f"evaluate (per class): reused {refs['per_class']}",
@@ -89,13 +90,13 @@ def test_a_run_with_an_older_ones_settings_would_make_a_report_with_a_verdict_of
     place: Place, told: Callable[..., list[str]]
 ) -> None:
     assert told(place, seed=1) == [
-        *reused(refs_of(place, "previous"))[:5],
+        *reused(refs_of(place, "previous"))[:6],
         "report runs again: facts.verdict changed",
     ]
 
 
 def test_a_policy_that_makes_another_verdict_makes_another_report(place: Place, told: Callable[..., list[str]]) -> None:
-    assert told(place, seed=1, promote="never")[5] == (
+    assert told(place, seed=1, promote="never")[6] == (
         "report runs again: facts.promoted True → False, facts.verdict changed"
     )
     assert told(place, promote="never") == reused(refs_of(place))  # the current run stays
@@ -112,6 +113,7 @@ def test_on_an_empty_store_everything_would_run_for_the_first_time(
     assert told(folder) == [
         "download runs for the first time",
         "normalize runs for the first time",
+        "normalize (data checks) runs for the first time",
         "train runs for the first time",
         "evaluate runs for the first time",
         "evaluate (per class) runs for the first time",
@@ -135,7 +137,7 @@ def test_a_changed_setting_is_told_from_what_to_what(
     place: Place, told: Callable[..., list[str]], settings: dict[str, Any], reason: str
 ) -> None:
     assert told(place, **settings) == [
-        *reused(refs_of(place))[:2],
+        *reused(refs_of(place))[:3],
         f"train runs again: {reason}",
         "evaluate runs again: input weights is made anew",
         "evaluate (per class) runs again: input predictions is made anew",
@@ -147,9 +149,10 @@ def test_another_archive_is_told_as_such(place: Place, told: Callable[..., list[
     other = tmp_path / "other.tar.gz"
     other.write_bytes(b"another archive")
 
-    assert told(place, source=str(other))[:3] == [
+    assert told(place, source=str(other))[:4] == [
         "download runs again: sha256 changed",
         "normalize runs again: input raw is made anew",
+        "normalize (data checks) runs again: input dataset is made anew",
         "train runs again: input dataset is made anew",
     ]
 
@@ -162,9 +165,9 @@ def test_another_archive_is_told_as_such(place: Place, told: Callable[..., list[
     [
         ("download", 0, "raw"),
         ("normalize", 1, "dataset"),
-        ("train", 2, "weights"),
-        ("evaluate", 3, "predictions"),
-        ("report", 5, "report"),
+        ("train", 3, "weights"),
+        ("evaluate", 4, "predictions"),
+        ("report", 6, "report"),
     ],
 )
 def test_a_refreshed_stage_runs_again_and_what_depends_on_it_if_other_bytes_come_out(
@@ -180,10 +183,12 @@ def test_a_refreshed_stage_runs_again_and_what_depends_on_it_if_other_bytes_come
         assert lines[:first] == reused(refs)[:first]
     assert lines[first].endswith(f" runs again: asked for, in place of {refs[artifact]}")
     if refresh == "evaluate":
-        assert lines[4].endswith(f" runs again: asked for, in place of {refs['per_class']}")
-    elif first < 5:
+        assert lines[5].endswith(f" runs again: asked for, in place of {refs['per_class']}")
+    elif refresh == "normalize":
+        assert lines[2].endswith(f" runs again: asked for, in place of {refs['data_checks']}")
+    elif first < 6:
         assert lines[first + 1].startswith(f"{reused(refs)[first + 1]}, unless other bytes come out for {artifact}")
-    assert first == 5 or lines[5] == VERDICT_FOLLOWS
+    assert first == 6 or lines[6] == VERDICT_FOLLOWS
 
 
 # Damaged
@@ -193,6 +198,7 @@ def test_a_refreshed_stage_runs_again_and_what_depends_on_it_if_other_bytes_come
     ("artifact", "file", "line"),
     [
         ("dataset", "train_images.npy", "normalize"),
+        ("data_checks", "data_checks.json", "normalize (data checks)"),
         ("weights", "cifar_net.pth", "train"),
         ("predictions", "predictions.parquet", "evaluate"),
         ("per_class", "per_class.parquet", "evaluate (per class)"),
@@ -220,14 +226,14 @@ def test_a_damaged_payload_is_told_with_what_is_wrong(
     [again] = [each for each in lines if " runs again: " in each]
     assert again == f"{line} runs again: {refs[artifact]}: {file} {words}"
     if artifact == "weights":
-        assert lines[3] == f"evaluate: reused {refs['predictions']}, unless other bytes come out for weights"
+        assert lines[4] == f"evaluate: reused {refs['predictions']}, unless other bytes come out for weights"
 
 
 def test_a_damaged_manifest_is_told(place: Place, told: Callable[..., list[str]]) -> None:
     weights = refs_of(place)["weights"]
     overwrite(place, f"{weights}/manifest.json")
 
-    assert told(place)[2] == f"train runs again: {weights}: its manifest is lost or damaged"
+    assert told(place)[3] == f"train runs again: {weights}: its manifest is lost or damaged"
 
 
 def test_an_archive_that_is_lost_is_not_needed_while_the_dataset_is_intact(
@@ -246,7 +252,7 @@ def test_an_archive_that_is_lost_is_needed_where_the_dataset_is_damaged(
     place.delete(place.name_of(refs["raw"], "archive.tar.gz"))
     flip_a_bit(place, place.name_of(refs["dataset"], "test_images.npy"))
 
-    download, normalize, train, *_ = told(place)
+    download, normalize, _, train, *_ = told(place)
 
     assert download == f"download runs again: {refs['raw']}: archive.tar.gz is missing"
     assert normalize.startswith(f"normalize runs again: {refs['dataset']}: test_images.npy is damaged")
@@ -273,7 +279,7 @@ def test_after_a_rollback_the_current_run_stays_with_a_report_that_is_made_once_
     place: Place, told: Callable[..., list[str]], archive: Path
 ) -> None:
     rolled_back_to = roll_back(place.open(), find_run(place.open(), "previous"), "unfair", quiet)
-    assert told(place, seed=1)[5].startswith("report runs again: facts.verdict it is the first finished run")
+    assert told(place, seed=1)[6].startswith("report runs again: facts.verdict it is the first finished run")
 
     tiny_run(place.location, settings_of(archive, seed=1))
 
@@ -291,7 +297,7 @@ def test_a_payload_that_cannot_be_read_is_told(artifacts: Path, archive: Path) -
 
     lines = list(explain(place.open(), settings_of(archive), pytest.fail))
 
-    assert lines[2] == f"train runs again: {weights}: cifar_net.pth cannot be read: Input/output error"
+    assert lines[3] == f"train runs again: {weights}: cifar_net.pth cannot be read: Input/output error"
 
 
 def test_a_run_on_a_bucket_is_told_as_in_a_folder(bucket: BucketPlace, archive: Path) -> None:
@@ -301,7 +307,7 @@ def test_a_run_on_a_bucket_is_told_as_in_a_folder(bucket: BucketPlace, archive: 
     flip_a_bit(bucket, bucket.name_of(refs["weights"], "cifar_net.pth"))
 
     lines = list(explain(bucket.open(), settings_of(archive), pytest.fail))
-    assert lines[2].startswith(f"train runs again: {refs['weights']}: cifar_net.pth is damaged")
+    assert lines[3].startswith(f"train runs again: {refs['weights']}: cifar_net.pth is damaged")
 
 
 def test_a_device_that_is_not_here_is_refused(artifacts: Path, archive: Path) -> None:

@@ -14,7 +14,7 @@ from tasks.core.config import Settings
 from tasks.core.errors import InputError
 from tasks.core.tables import read_facts
 
-ALL = ["raw", "dataset", "weights", "predictions", "per_class", "report"]
+ALL = ["raw", "dataset", "data_checks", "weights", "predictions", "per_class", "report"]
 ROOT_FILES = {"per_class.parquet", "predictions.parquet", "cifar_net.pth", "report.html", "metrics.json"}
 
 
@@ -90,7 +90,7 @@ def test_a_second_run_reuses_everything_and_says_so(finished: tuple[Pipeline, st
 def test_another_seed_runs_only_what_follows_from_it(finished: tuple[Pipeline, str], archive: Path) -> None:
     pipeline, _ = finished
     printed = pipeline.run("--source", archive, "--seed", 2, "--promote", "never")
-    assert reused(printed) == ["dataset"]
+    assert reused(printed) == ["dataset", "data_checks"]
     assert "train runs again: seed 1 → 2" in printed
 
 
@@ -98,7 +98,7 @@ def test_refreshed_training_repeats_the_weights_bit_for_bit(finished: tuple[Pipe
     pipeline, _ = finished
     printed = pipeline.run("--source", archive, "--refresh", "train")
     assert made(printed) == ["weights"]
-    assert reused(printed) == ["dataset", "predictions", "per_class", "report"]
+    assert reused(printed) == ["dataset", "data_checks", "predictions", "per_class", "report"]
     first, again = (pipeline.records()[place]["artifacts"]["weights"] for place in (0, -1))
     assert again["version"] != first["version"]
     assert again["sha256"] == first["sha256"]

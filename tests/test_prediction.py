@@ -18,10 +18,9 @@ from tasks.core.config import Settings
 from tasks.core.counting import counting
 from tasks.core.dataset import load_dataset
 from tasks.core.errors import InputError, WorldError
-from tasks.core.prediction import gallery
 from tasks.core.prediction.classifier import Classifier, load_classifier
-from tasks.core.prediction.gallery import Overview
 from tasks.core.prediction.image_files import find_images
+from tasks.core.prediction.overview import MOST_THUMBNAILS, NOT_CIFAR10, Overview
 from tasks.core.prediction.predicting import BATCH_SIZE, predict_files
 from tasks.core.reading import payload, predictions
 from tasks.core.store import open_store
@@ -119,7 +118,7 @@ def test_what_cannot_be_read_is_listed_with_its_reason_and_does_not_stop_the_res
     lines = list(overview.lines())
     assert f"{len(broken)} files cannot be read:" in lines
     assert any("link.png: No such file or directory" in line for line in lines)
-    assert gallery.NOT_CIFAR10 in lines
+    assert NOT_CIFAR10 in lines
     assert "No such file or directory" in (tmp_path / "out" / "gallery.html").read_text(encoding="utf-8")
 
 
@@ -151,7 +150,7 @@ def test_more_images_than_a_batch_are_predicted_in_order_and_sampled_for_the_gal
     assert np.allclose(mine["confidence"][:50], mine["confidence"][50:100], atol=1e-6)
     assert shown == [(done, count) for done in range(1, count + 1)]
     assert overview.counts == mine["predicted"].astype(str).value_counts().to_dict()
-    assert gallery.MOST_THUMBNAILS * 2 // 3 <= len(overview.cards) <= gallery.MOST_THUMBNAILS
+    assert MOST_THUMBNAILS * 2 // 3 <= len(overview.cards) <= MOST_THUMBNAILS
     assert overview.cards[-1].path >= str(tmp_path / "images" / f"{count - 5:04}.png")
     page = (tmp_path / "out" / "gallery.html").read_text(encoding="utf-8")
     assert page.count("<img") == len(overview.cards)

@@ -6,6 +6,7 @@ from tasks.core.config import Normalization, Settings, StageName
 from tasks.core.gate import judged
 from tasks.core.source import raw_stage
 from tasks.core.stages import (
+    data_checks_stage,
     dataset_stage,
     per_class_stage,
     predictions_stage,
@@ -33,6 +34,7 @@ def tiny_run(store: Path | str, settings: Settings, log: Log = quiet) -> RunReco
 
         keep(raw_stage(settings.source, settings.sha256, run.store.downloads), "download")
         keep(dataset_stage(run.store, found["raw"], Normalization()), "normalize")
+        keep(data_checks_stage(run.store, found["dataset"]), "normalize")
         keep(weights_stage(run.store, found["dataset"], training), "train")
         recipe, device = training.recipe, training.hardware.device
         keep(predictions_stage(run.store, found["dataset"], found["weights"], recipe, device), "evaluate")

@@ -76,6 +76,43 @@ def loss_chart(training: pd.DataFrame) -> str:
         return _svg(figure, "Running loss over the training steps")
 
 
+def learning_chart(training: pd.DataFrame) -> str:
+    """The share of the training images that is predicted right over the training steps; dots for those held out."""
+    with matplotlib.style.context(STYLE):
+        figure, axes = _canvas(height_in=3.1, left_in=0.5, right_in=0.55)
+        axes.plot(training["step"], training["running_accuracy"], color=DATA, linewidth=2, clip_on=False)
+        held_out = training.dropna(subset=["validation_accuracy"])
+        axes.plot(held_out["step"], held_out["validation_accuracy"], "o", color=INK, markersize=5, clip_on=False)
+        axes.set_xlim(0, training["step"].iloc[-1])
+        axes.set_ylim(0, 1)
+        _mark_epochs(axes, training)
+        axes.text(-0.02, 1.13, "accuracy while training", transform=axes.transAxes, ha="left")
+        axes.set_xlabel("training step")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.yaxis.set_major_formatter("{x:.0%}")
+        axes.locator_params(axis="x", nbins=5, integer=True)
+        axes.grid(axis="y")
+        return _svg(figure, "Accuracy while training over the training steps")
+
+
+def reliability_chart(calibration: pd.DataFrame) -> str:
+    """Of the images of each bin of confidence: how many were predicted right, with its 95% interval."""
+    with matplotlib.style.context(STYLE):
+        figure, axes = _canvas(height_in=3.6, left_in=0.5, right_in=0.3)
+        bins = calibration[calibration["images"] > 0]
+        axes.plot((0, 1), (0, 1), color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        width = bins["high"] - bins["low"]
+        axes.bar(bins["low"], bins["accuracy"], width=width, align="edge", color=DATA, alpha=0.35)
+        axes.vlines(bins["confidence"], bins["accuracy_low"], bins["accuracy_high"], color=INK, linewidth=1.5)
+        axes.plot(bins["confidence"], bins["accuracy"], "o", color=DATA, markersize=5, clip_on=False)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence")
+        axes.text(-0.02, 1.06, "accuracy", transform=axes.transAxes, ha="left")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:.0%}")
+        axes.grid()
+        return _svg(figure, "Accuracy by confidence, with 95% intervals")
+
+
 def _mark_epochs(axes: Axes, training: pd.DataFrame) -> None:
     ends = training.groupby("epoch")["step"].max()
     starts = ends.shift(fill_value=0)

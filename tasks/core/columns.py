@@ -47,6 +47,29 @@ CALIBRATION = described(
     ]
 )
 
+DUPLICATES = described(
+    [
+        *(
+            column
+            for which in ("first", "second")
+            for column in (
+                (f"{which}_split", pa.dictionary(pa.int8(), pa.string()), f"where the {which} image is: train or test"),
+                (f"{which}_index", pa.int32(), f"the {which} image's place there"),
+                (f"{which}_label", CLASS_NAME, f"name of the {which} image's class"),
+            )
+        ),
+        ("labels_differ", pa.bool_(), "whether the two are labelled otherwise"),
+        ("exact", pa.bool_(), "whether all their bytes are equal"),
+        ("mirrored", pa.bool_(), "whether one is like the other's mirror image"),
+        (
+            "correlation",
+            pa.float64(),
+            "Pearson's, over all pixels and channels of both at 16×16, each channel less its mean",
+        ),
+        ("structure", pa.float64(), "SSIM's structure term in grey, mean over sixteen blocks of them"),
+    ]
+)
+
 TRAINING = described(
     [
         ("step", pa.int32(), "training steps so far"),

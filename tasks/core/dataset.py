@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,7 +89,7 @@ def load_dataset(folder: Path) -> Dataset:
     return Dataset(description, **arrays)
 
 
-def copied(images: Images, part: slice) -> Images:
+def copied(images: Images, part: slice | NDArray[Any]) -> Images:
     """Some of the images, in memory; of a mapped array through a map of its own, with which its pages leave memory."""
     if isinstance(images, np.memmap) and isinstance(images.base, mmap):  # the whole file, not a view of a part of it
         images = np.memmap(images.filename, images.dtype, "r", images.offset, images.shape)

@@ -8,6 +8,7 @@ from tasks.core.gate import decide, situation_of
 from tasks.core.identity import read_identity
 from tasks.core.source import raw_stage
 from tasks.core.stages import (
+    data_checks_stage,
     dataset_stage,
     per_class_stage,
     predictions_stage,
@@ -51,6 +52,7 @@ def explain(store: Store, settings: Settings, log: Log) -> Iterator[str]:
     else:
         yield told(raw, "download")
     yield told(dataset_stage(store, found["raw"], Normalization()), "normalize")
+    yield told(data_checks_stage(store, found["dataset"]), "normalize")
     yield told(weights_stage(store, found["dataset"], training), "train")
     recipe, device = training.recipe, training.hardware.device
     yield told(predictions_stage(store, found["dataset"], found["weights"], recipe, device), "evaluate")

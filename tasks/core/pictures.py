@@ -1,8 +1,9 @@
-"""The report's pictures, as PNG in data URIs."""
+"""Images on pages, in data URIs; and which of the test images a page shows."""
 
 from base64 import b64encode
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,9 @@ from tasks.core.dataset import Dataset, Images
 
 COLUMNS = 8
 TRAINING_IMAGES = 32
+SHEET_COLUMNS = 32
+SIDE = 32
+WEBP_QUALITY = 85  # about 1 kB an image
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,20 @@ class GridRow:
     labels: tuple[str, ...]
 
 
+class Sheet(NamedTuple):
+    """Many images in one, row by row, so that a page names each by its place."""
+
+    uri: str
+    columns: int
+    rows: int
+
+
 @dataclass(frozen=True)
 class Prediction:
-    """One test image and what the network made of it."""
+    """One test image, its place on the sheet, and what the network made of it."""
 
     index: int
-    uri: str
+    place: int
     label: str
     predicted: str
     confidence: float
@@ -50,11 +62,22 @@ def training_grid(dataset: Dataset, seed: int) -> list[GridRow]:
     ]
 
 
-def predicted_images(dataset: Dataset, predictions: pd.DataFrame) -> list[Prediction]:
+def sheet_of(images_nchw: Images) -> Sheet:
+    """A sheet of images; it has two rows at least, for the arithmetic of its places."""
+    rows = max(2, -(-len(images_nchw) // SHEET_COLUMNS))
+    tiles = np.zeros((rows * SHEET_COLUMNS, 3, SIDE, SIDE), np.uint8)
+    tiles[: len(images_nchw)] = images_nchw
+    picture = tiles.reshape(rows, SHEET_COLUMNS, 3, SIDE, SIDE).transpose(0, 3, 1, 4, 2)
+    pixels = picture.reshape(rows * SIDE, SHEET_COLUMNS * SIDE, 3)
+    return Sheet(_uri(Image.fromarray(pixels), "WEBP", quality=WEBP_QUALITY), SHEET_COLUMNS, rows)
+
+
+def predictions_on_sheet(predictions: pd.DataFrame, places: dict[int, int]) -> list[Prediction]:
+    """Rows of a predictions table, where `places` tells an image's place on the sheet by its index."""
     return [
         Prediction(
             index=int(row["index"]),
-            uri=png_uri(dataset.test_images[row["index"]]),
+            place=places[int(row["index"])],
             label=str(row["label"]),
             predicted=str(row["predicted"]),
             confidence=float(row["confidence"]),
@@ -70,6 +93,19 @@ def confident_mistakes(predictions: pd.DataFrame, count: int) -> pd.DataFrame:
     return wrong.sort_values(["confidence", "index"], ascending=[False, True]).head(count)
 
 
+def least_certain(predictions: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The predictions that the network was least sure of; equal ones in the order of the images."""
+    return predictions.sort_values(["confidence", "index"]).head(count)
+
+
+def spread(predictions: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most so many predictions in random order, as evenly from the cells of the confusion matrix as these allow."""
+    shuffled = predictions.iloc[np.random.default_rng(0).permutation(len(predictions))]
+    rank = shuffled.groupby(["label", "predicted"], observed=True).cumcount().to_numpy()
+    chosen = np.sort(np.argsort(rank, kind="stable")[:most])
+    return shuffled.iloc[chosen]
+
+
 def grid_uri(images_nchw: Images) -> str:
     """Images side by side as torchvision's `make_grid` lays them out; what lies between them is transparent."""
     opaque = np.full_like(images_nchw[:, :1], 255)
@@ -78,6 +114,10 @@ def grid_uri(images_nchw: Images) -> str:
 
 
 def png_uri(image_chw: Images) -> str:
+    return _uri(Image.fromarray(np.ascontiguousarray(image_chw.transpose(1, 2, 0))), "PNG", optimize=True)
+
+
+def _uri(image: Image.Image, kind: str, **options: Any) -> str:
     buffer = BytesIO()
-    Image.fromarray(np.ascontiguousarray(image_chw.transpose(1, 2, 0))).save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64,{b64encode(buffer.getvalue()).decode()}"

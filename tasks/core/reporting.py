@@ -3,52 +3,40 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from tasks.core.charts import accuracy_chart, loss_chart
+from tasks.core.charts import accuracy_chart, learning_chart, loss_chart, reliability_chart
+from tasks.core.data_checks import DataChecks, checks_in_words
 from tasks.core.dataset import Dataset
-from tasks.core.pictures import confident_mistakes, predicted_images, training_grid
+from tasks.core.facts import Facts
+from tasks.core.gallery import Gallery
+from tasks.core.pages import rendering
+from tasks.core.pictures import training_grid
 from tasks.core.statistics import Estimate, wilson_interval
 from tasks.core.tables import confusion_matrix
 
-TEMPLATE = Path(__file__).with_name("report.html.j2")
-FIRST_IMAGES = 4
-MISTAKES = 12
+PAGE = ("report.html.j2", "report.js")
 
 
-class StageFact(BaseModel):
-    """One stage of the run: what it made or reused, how long that took and when."""
+@dataclass(frozen=True)
+class Results:
+    """What a run came to: the dataset, and the tables and numbers that its stages left."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    stage: str
-    artifact: str
-    seconds: float
-    made_at: str
-
-
-class Facts(BaseModel):
-    """All that the report shows and that is not in the tables."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    recipe: dict[str, JsonValue]
-    seed: int
-    pinned: bool
-    device: str
-    versions: dict[str, str]
-    stages: tuple[StageFact, ...]
-    promoted: bool
-    verdict: str
+    dataset: Dataset
+    checks: DataChecks
+    training: pd.DataFrame
+    predictions: pd.DataFrame
+    per_class: pd.DataFrame
+    calibration: pd.DataFrame
+    scores: Mapping[str, Estimate]
 
 
 class Metrics(BaseModel):
@@ -61,7 +49,7 @@ class Metrics(BaseModel):
     accuracy_high: float
     correct: int
     images: int
-    final_loss: float | None
+    final_loss: float
     dataset: dict[str, str]
     generated_images: bool
     recipe: dict[str, JsonValue]
@@ -81,42 +69,34 @@ class HeatRow(NamedTuple):
     cells: list[tuple[int, float]]
 
 
-def write_report(
-    folder: Path,
-    facts: Facts,
-    dataset: Dataset,
-    training: pd.DataFrame,
-    predictions: pd.DataFrame,
-    per_class: pd.DataFrame,
-    scores: Mapping[str, Estimate],
-) -> None:
+def write_report(folder: Path, facts: Facts, results: Results) -> None:
     """Write `report.html` and `metrics.json`: byte for byte the same for the same arguments."""
-    metrics = summarize(facts, dataset, training, per_class, scores)
-    page = _template().render(
+    metrics = summarize(facts, results)
+    dataset, training = results.dataset, results.training
+    page = rendering.render(
+        *PAGE,
         facts=facts,
         metrics=metrics,
         dataset=dataset,
+        checks=checks_in_words(results.checks),
         unverified=dataset.identity.kind == "archive" and not facts.pinned,
         training_grid=training_grid(dataset, facts.seed),
-        loss_chart=loss_chart(training) if len(training) else None,
-        first=predicted_images(dataset, predictions.head(FIRST_IMAGES)),
-        accuracy_chart=accuracy_chart(per_class),
-        per_class=_rows(per_class),
-        confusion=list(heat_rows(confusion_matrix(predictions), dataset.classes)),
-        mistakes=predicted_images(dataset, confident_mistakes(predictions, MISTAKES)),
+        loss_chart=loss_chart(training),
+        learning_chart=learning_chart(training),
+        held_out=bool(training["validation_accuracy"].notna().any()),
+        accuracy_chart=accuracy_chart(results.per_class),
+        reliability_chart=reliability_chart(results.calibration),
+        per_class=_rows(results.per_class),
+        confusion=list(heat_rows(confusion_matrix(results.predictions), dataset.classes)),
+        gallery=Gallery(dataset, results.predictions),
     )
     numbers = json.dumps(metrics.model_dump(), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / "report.html").write_text(page, encoding="utf-8", newline="\n")
     (folder / "metrics.json").write_text(numbers + "\n", encoding="utf-8", newline="\n")
 
 
-def summarize(
-    facts: Facts,
-    dataset: Dataset,
-    training: pd.DataFrame,
-    per_class: pd.DataFrame,
-    scores: Mapping[str, Estimate],
-) -> Metrics:
+def summarize(facts: Facts, results: Results) -> Metrics:
+    dataset, training, per_class = results.dataset, results.training, results.per_class
     correct, images = int(per_class["correct"].sum()), int(per_class["support"].sum())
     low, high = wilson_interval(correct, images)
     accuracies = per_class.set_index("class")["accuracy"]
@@ -127,7 +107,7 @@ def summarize(
         accuracy_high=high,
         correct=correct,
         images=images,
-        final_loss=_number(training["running_loss"].iloc[-1]) if len(training) else None,
+        final_loss=float(training["running_loss"].iloc[-1]),
         dataset=dataset.identity.model_dump(),
         generated_images=dataset.identity.generated,
         recipe=facts.recipe,
@@ -137,14 +117,14 @@ def summarize(
         per_class={str(name): _number(accuracy) for name, accuracy in accuracies.items()},
         best_class=str(tested.idxmax()),
         worst_class=str(tested.idxmin()),
-        scores=dict(scores),
+        scores=dict(results.scores),
     )
 
 
 def summary_markdown(metrics: Mapping[str, Any]) -> str:
     """What `metrics.json` says, in a few lines for Prefect's UI."""
     found = Metrics.model_validate(metrics)
-    interval = _interval(found.accuracy_low, found.accuracy_high)
+    interval = rendering.interval(found.accuracy_low, found.accuracy_high)
     lines = [
         f"**{found.accuracy:.1%} accuracy** (95% interval {interval}) on {found.images:,} test images "
         f"with the {found.recipe['name']} recipe; dataset: {found.dataset['name']}.",
@@ -164,18 +144,6 @@ def heat_rows(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Iterator[H
         yield HeatRow(name, [(count, count / images) for count in row])
 
 
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _percent, "interval": _interval, "duration": _duration, "moment": _moment}
-    return environment.get_template(TEMPLATE.name)
-
-
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The table for the template, which tells a missing value by None."""
     return [
@@ -187,21 +155,3 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _number(value: Any) -> float | None:
     """JSON knows neither NaN nor infinity: a loss that diverged and a class without images have no number."""
     return float(value) if pd.notna(value) and math.isfinite(value) else None
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.1%}"
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    return "–" if low is None or high is None else f"{low * 100:.1f}–{high * 100:.1f}%"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"
-
-
-def _moment(iso_time: str) -> str:
-    moment = datetime.fromisoformat(iso_time)
-    return f"{moment:%Y-%m-%d %H:%M:%S} {moment.tzname() or ''}".rstrip()

@@ -6,17 +6,20 @@ from pathlib import Path
 import torch
 from pydantic import JsonValue
 
-from tasks.core import files, reporting
+from tasks.core import reporting
 from tasks.core.code_digest import code_digests
 from tasks.core.config import Normalization, Settings
+from tasks.core.data_checks import check_into, load_checks
 from tasks.core.dataset import load_dataset, normalize_into
 from tasks.core.device import choose_hardware, describe_device, precision_for, threads
 from tasks.core.environment import library_version, who
 from tasks.core.evaluation import BATCH_SIZE, predict_into, summarize_into
+from tasks.core.facts import report_facts
 from tasks.core.gate import Verdict
 from tasks.core.lease import device_names, leased
 from tasks.core.metrics import read_scores
 from tasks.core.networks import factory_of, model_code
+from tasks.core.pages import rendering
 from tasks.core.recipes import Recipe
 from tasks.core.source import ARCHIVE
 from tasks.core.store import Store
@@ -25,7 +28,6 @@ from tasks.core.tables import read_table
 from tasks.core.training.launch import train_into
 from tasks.core.training.trainer import Training
 from tasks.core.training.watch import ShowProgress, watching
-from tasks.core.weights import load_lineage
 
 
 def training_of(settings: Settings) -> Training:
@@ -44,6 +46,16 @@ def dataset_stage(store: Store, raw: ArtifactRef, normalization: Normalization) 
 
     settings = {"normalization": normalization.model_dump(mode="json")}
     return Stage(_key("dataset", [raw], normalize_into, settings=settings), build, (raw,), task="normalize")
+
+
+def data_checks_stage(store: Store, dataset: ArtifactRef) -> Stage:
+    """Data checks follow from the images and labels alone, whatever number of threads looks for duplicates."""
+
+    def build(folder: Path, _: Log) -> None:
+        check_into(folder, load_dataset(store.open(dataset)), key.inputs)
+
+    key = _key("data_checks", [dataset], check_into, environment=_versions("numpy", "pyarrow"))
+    return Stage(key, build, (dataset,), task="normalize (data checks)")
 
 
 def weights_stage(
@@ -110,64 +122,31 @@ def per_class_stage(store: Store, predictions: ArtifactRef) -> Stage:
 
 def report_stage(store: Store, artifacts: Mapping[str, ArtifactRef], verdict: Verdict, pinned: bool) -> Stage:
     """The report follows from the tables and images it shows, and from the facts it quotes."""
-    inputs = tuple(artifacts[name] for name in ("dataset", "weights", "predictions", "per_class"))
-    facts = report_facts(store, artifacts, verdict, pinned)
+    inputs = tuple(artifacts[name] for name in ("dataset", "data_checks", "weights", "predictions", "per_class"))
+    facts = report_facts(store, artifacts, promoted=verdict.promoted, verdict=verdict.reason, pinned=pinned)
 
     def build(folder: Path, _: Log) -> None:
-        dataset, weights, predictions, per_class = (store.open(ref) for ref in inputs)
-        reporting.write_report(
-            folder,
-            facts,
-            load_dataset(dataset),
+        dataset, checks, weights, predictions, per_class = (store.open(ref) for ref in inputs)
+        results = reporting.Results(
+            dataset=load_dataset(dataset),
+            checks=load_checks(checks),
             training=read_table(weights / "training.parquet"),
             predictions=read_table(predictions / "predictions.parquet"),
             per_class=read_table(per_class / "per_class.parquet"),
+            calibration=read_table(per_class / "calibration.parquet"),
             scores=read_scores(per_class).scores,
         )
+        reporting.write_report(folder, facts, results)
 
     key = _key(
         "report",
         inputs,
         reporting.write_report,
         settings={"facts": facts.model_dump(mode="json")},
+        code=rendering.digests(*reporting.PAGE),
         environment=_versions("torchvision", "matplotlib", "jinja2", "pillow", "numpy", "pandas"),
     )
-    template = {f"tasks/core/{reporting.TEMPLATE.name}": files.sha256_of(reporting.TEMPLATE)}
-    return Stage(key.model_copy(update={"code": key.code | template}), build, inputs, task="report")
-
-
-def report_facts(store: Store, artifacts: Mapping[str, ArtifactRef], verdict: Verdict, pinned: bool) -> reporting.Facts:
-    """What the report says beside the tables: quoted from when these bytes were first made, so that it stays true."""
-    firsts = {name: store.first_made(artifacts[name]) for name in STAGE_OF}
-    made = {name: manifest for name, manifest in firsts.items() if manifest}
-    lineage = load_lineage(store.open(artifacts["weights"]))
-    return reporting.Facts(
-        recipe=lineage.recipe.model_dump(mode="json"),
-        seed=lineage.seed,
-        pinned=pinned,
-        device=made["weights"].made.device,
-        versions=made["weights"].made.versions,
-        stages=tuple(
-            reporting.StageFact(
-                stage=STAGE_OF[name],
-                artifact=str(manifest.ref),
-                seconds=manifest.made.seconds,
-                made_at=manifest.made.at,
-            )
-            for name, manifest in made.items()
-        ),
-        promoted=verdict.promoted,
-        verdict=verdict.reason,
-    )
-
-
-STAGE_OF = {
-    "raw": "download",
-    "dataset": "normalize",
-    "weights": "train",
-    "predictions": "evaluate",
-    "per_class": "evaluate",
-}
+    return Stage(key, build, inputs, task="report")
 
 
 def _key(

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from tasks.core.columns import CALIBRATION, PER_CLASS, PROBABILITY, TRAINING, predictions_columns
+from tasks.core.columns import CALIBRATION, DUPLICATES, PER_CLASS, PROBABILITY, TRAINING, predictions_columns
 from tasks.core.metrics import CalibrationBin
+from tasks.core.near_duplicates import Pairs
 from tasks.core.statistics import f1_interval, wilson_interval
 
 METADATA_KEY = b"cifar_flow"
@@ -90,6 +91,28 @@ def predictions_table(
         *np.ascontiguousarray(probabilities.T),
     ]
     return pa.table(columns, schema=predictions_columns(classes))
+
+
+def duplicates_table(
+    exact: Pairs, near: Pairs, train_labels: NDArray[np.uint8], test_labels: NDArray[np.uint8], classes: Sequence[str]
+) -> pa.Table:
+    """One row a pair; places count the training images and then the test images."""
+    both = Pairs._make(np.concatenate(column) for column in zip(exact, near, strict=True))
+    labels, train = np.concatenate([train_labels, test_labels]), len(train_labels)
+    columns: dict[str, Any] = {}
+    for name, places in (("first", both.first), ("second", both.second)):
+        in_test = places >= train
+        columns[f"{name}_split"] = pa.DictionaryArray.from_arrays(pa.array(in_test, pa.int8()), ["train", "test"])
+        columns[f"{name}_index"] = pa.array(places - train * in_test, pa.int32())
+        columns[f"{name}_label"] = _class_names(labels[places], classes)
+    columns |= {
+        "labels_differ": pa.array(labels[both.first] != labels[both.second]),
+        "exact": pa.array(np.arange(len(both.first)) < len(exact.first)),
+        "mirrored": pa.array(both.mirrored),
+        "correlation": pa.array(both.correlation),
+        "structure": pa.array(both.structure),
+    }
+    return pa.table(columns, schema=DUPLICATES).take(pa.array(np.lexsort((both.second, both.first))))
 
 
 def _class_names(indices: NDArray[Any] | pa.Array, classes: Sequence[str]) -> pa.DictionaryArray:

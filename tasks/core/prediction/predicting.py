@@ -16,8 +16,8 @@ from tasks.core.errors import InputError, WorldError
 from tasks.core.files import replacing
 from tasks.core.prediction.classifier import Classifier
 from tasks.core.prediction.decoding import Picture, Unreadable, decode
-from tasks.core.prediction.gallery import Overview
 from tasks.core.prediction.image_files import as_text
+from tasks.core.prediction.overview import Overview
 from tasks.core.tables import predictions_table, writing
 
 BATCH_SIZE = 256

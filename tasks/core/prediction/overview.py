@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
+from tasks.core.pages import rendering
 from tasks.core.pictures import png_uri
 from tasks.core.prediction.decoding import Picture, Unreadable
 from tasks.core.prediction.image_files import as_text, printable
 from tasks.core.weights import Lineage
 
-TEMPLATE = Path(__file__).with_name("gallery.html.j2")
 MOST_THUMBNAILS = 200
 MOST_LISTED = 50
 MOST_SAID = 10
@@ -70,16 +69,13 @@ class Overview:
 
     def page(self) -> str:
         """The gallery, which needs no other file."""
-        environment = Environment(
-            loader=FileSystemLoader(TEMPLATE.parent),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
+        return rendering.render(
+            "predictions.html.j2",
+            overview=self,
+            classes=self.counts.most_common(),
+            printable=printable,
+            file_name=_file_name,
         )
-        environment.filters |= {"percent": "{:.1%}".format, "many": "{:,}".format, "printable": printable}
-        environment.filters["file_name"] = lambda path: printable(Path(path).name)
-        return environment.get_template(TEMPLATE.name).render(overview=self, classes=self.counts.most_common())
 
     def lines(self) -> Iterator[str]:
         """A few lines for the log."""
@@ -104,3 +100,7 @@ class Overview:
 
 def _many(images: int) -> str:
     return f"{images:,} image{'' if images == 1 else 's'}"
+
+
+def _file_name(path: str) -> str:
+    return printable(Path(path).name)

@@ -1,0 +1,1 @@
+"""Pages for people: each is one file that needs nothing else, and all have one look."""
