@@ -19,7 +19,7 @@ from tasks.core.near_duplicates import LEAST_CORRELATION, LEAST_STRUCTURE, Pairs
 from tasks.core.store.artifact import Log
 from tasks.core.tables import duplicates_table, write_table
 
-CHUNK = 2_000  # images in float64 at once
+CHUNK = 500  # images in float64 at once
 DECIMALS = 2
 
 

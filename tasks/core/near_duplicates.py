@@ -12,6 +12,8 @@ of the odd part of a thumbnail and leaves the even part as it is.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -27,8 +29,8 @@ LEAST_STRUCTURE = 0.8
 DECIMALS = 4  # of what is stored, and held against the thresholds: the last bits may differ between processors
 NOISE = 2.5  # squared grey levels: a block that varies less is smooth
 BLOCK = 512  # images: the products of two blocks stay in a processor's cache
-CHUNK = 2_000  # images or pairs in float64 at once
-MOST_CANDIDATES = 4_000_000
+CHUNK = 500  # images or pairs in float64 at once
+MOST_CANDIDATES = 500_000  # CIFAR-10 has 136,000
 SCALE = 3_000  # makes thumbnails whole numbers whose products stay below 2^24, exact in float32 in whatever order
 ROUNDING = 0.0025  # more than that can change in a correlation
 
@@ -71,44 +73,65 @@ class Thumbnails(NamedTuple):
 
 def find_near_duplicates(images: Images) -> Search:
     """Search among all pairs of images; takes about a kilobyte of memory an image."""
+    thumbnails = _thumbnails(images)
     found, looked_at = [NO_PAIRS], 0
-    for first, second in _candidates(_thumbnails(images)):
-        looked_at += len(first)
-        if looked_at > MOST_CANDIDATES:
-            return Search(_in_order(found), complete=False)
-        for start in range(0, len(first), CHUNK):
-            chunk = slice(start, start + CHUNK)
-            found.append(_near_duplicates(images, first[chunk], second[chunk]))
+    # One thread a block: threads that share its small products would wait for each other at each of them.
+    usual = torch.get_num_threads()
+    pool = ThreadPoolExecutor(usual, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        for candidates, pairs in pool.map(partial(_search_block, images, thumbnails), range(0, len(images), BLOCK)):
+            found.append(pairs)
+            looked_at += candidates
+            if looked_at > MOST_CANDIDATES:
+                return Search(_in_order(found), complete=False)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(usual)
     return Search(_in_order(found), complete=True)
 
 
+def _search_block(images: Images, thumbnails: Thumbnails, start: int) -> tuple[int, Pairs]:
+    """How many candidates there are for the images of a block with all later ones, and which of them are pairs."""
+    found, looked_at = [NO_PAIRS], 0
+    for first, second in _candidates(thumbnails, start):
+        looked_at += len(first)
+        if looked_at > MOST_CANDIDATES:
+            break
+        for place in range(0, len(first), CHUNK):
+            chunk = slice(place, place + CHUNK)
+            found.append(_near_duplicates(images, first[chunk], second[chunk]))
+    return looked_at, _in_order(found)
+
+
 def _thumbnails(images: Images) -> Thumbnails:
-    even: list[Floats] = []
-    odd: list[Floats] = []
-    for start in range(0, len(images), CHUNK):
-        small = _halved(_layout(_halved(images[start : start + CHUNK]))) / 2
-        left, mirrored_right = small[..., :4], small[..., :3:-1]
-        for parts, part in ((even, left + mirrored_right), (odd, left - mirrored_right)):
-            parts.append(np.rint(part.reshape(len(part), -1) * (SCALE / np.sqrt(2))))
-    all_even, all_odd = np.concatenate(even), np.concatenate(odd)
-    square = (all_even**2).sum(axis=1) + (all_odd**2).sum(axis=1)
-    return Thumbnails(*(torch.from_numpy(part.astype(np.float32)) for part in (all_even, all_odd, -square / 2)))
+    parts = [_thumbnails_of(images[start : start + CHUNK]) for start in range(0, len(images), CHUNK)]
+    return Thumbnails._make(torch.cat(part) for part in zip(*parts, strict=True))
 
 
-def _candidates(thumbnails: Thumbnails) -> Iterator[tuple[Indices, Indices]]:
-    """Pairs whose thumbnails are close, as they are or mirrored, block by block."""
+def _thumbnails_of(images: NDArray[np.uint8]) -> Thumbnails:
+    small = _halved(_layout(_halved(images))) / 2
+    left, mirrored_right = small[..., :4], small[..., :3:-1]
+    halves = (left + mirrored_right, left - mirrored_right)
+    even, odd = (np.rint(half.reshape(len(images), -1) * (SCALE / np.sqrt(2))) for half in halves)
+    square = (even**2).sum(axis=1) + (odd**2).sum(axis=1)
+    return Thumbnails._make(torch.from_numpy(part.astype(np.float32)) for part in (even, odd, -square / 2))
+
+
+def _candidates(thumbnails: Thumbnails, start: int) -> Iterator[tuple[Indices, Indices]]:
+    """Pairs of the block at `start` with a later image whose thumbnails are close, as they are or mirrored."""
     even, odd, square = thumbnails
     one = torch.ones_like(square)
-    rows, columns = torch.column_stack([even, square, one]), torch.column_stack([even, one, square])
+    block = slice(start, start + BLOCK)
+    rows = torch.column_stack([even[block], square[block], one[block]])
     least = (LEAST_CORRELATION - ROUNDING - 1) * SCALE**2
-    for i in range(0, len(even), BLOCK):
-        for j in range(i, len(even), BLOCK):
-            # Minus half the squared distance.
-            closeness = rows[i : i + BLOCK] @ columns[j : j + BLOCK].T
-            closeness += (odd[i : i + BLOCK] @ odd[j : j + BLOCK].T).abs_()
-            close = closeness >= least
-            first, second = (close.triu_(1) if i == j else close).nonzero(as_tuple=True)
-            yield first.numpy() + i, second.numpy() + j
+    for other in range(start, len(even), BLOCK):
+        others = slice(other, other + BLOCK)
+        # Minus half the squared distance.
+        closeness = rows @ torch.column_stack([even[others], one[others], square[others]]).T
+        closeness += (odd[block] @ odd[others].T).abs_()
+        close = closeness >= least
+        first, second = (close.triu_(1) if other == start else close).nonzero(as_tuple=True)
+        yield first.numpy() + start, second.numpy() + other
 
 
 def _near_duplicates(images: Images, first: Indices, second: Indices) -> Pairs:
