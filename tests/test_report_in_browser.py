@@ -66,6 +66,71 @@ def test_text_stands_out_from_its_background_in_light_and_dark(page: Page, repor
     assert contrast(ink, paper) >= 7
 
 
+def shown(page: Page) -> list[list[str]]:
+    """Truth and prediction of the images that are shown to look through."""
+    cards = page.locator("#shown li").all()
+    return [[card.locator("strong").inner_text(), card.locator("span").last.inner_text()] for card in cards]
+
+
+def test_a_count_of_the_confusion_matrix_shows_its_images(page: Page, report: Path) -> None:
+    page.goto(report.as_uri())
+    rows = page.locator(".heat tbody tr").all()
+    wrong = [
+        (row.locator("th").inner_text(), cell)
+        for truth, row in enumerate(rows)
+        for predicted, cell in enumerate(row.locator("td").all())
+        if truth != predicted and cell.locator("button").count()
+    ]
+    label, cell = wrong[0]
+    count = int(cell.inner_text())
+    cell.locator("button").focus()
+    page.keyboard.press("Enter")
+
+    assert page.locator("#found").inner_text() == ("1 image" if count == 1 else f"{count} images")
+    assert {truth for truth, _ in shown(page)} == {label}
+    assert {prediction[0] for _, prediction in shown(page)} == {"✗"}
+    assert page.evaluate("document.activeElement.textContent") == "Look at the images"
+
+
+def test_images_are_filtered_by_class_and_answer_and_ordered_by_confidence(page: Page, report: Path) -> None:
+    page.goto(report.as_uri())
+    assert page.locator("#found").inner_text() == "100 images, the first 24"
+    page.get_by_role("button", name="Show more").click()
+    assert len(shown(page)) == 48
+
+    page.get_by_label("Answer").select_option("right")
+    page.get_by_label("Order").select_option("unsure")
+    confidences = [float(each.inner_text().rstrip("%")) for each in page.locator("#shown small").all()]
+    assert confidences == sorted(confidences)
+    assert {prediction[0] for _, prediction in shown(page)} == {"✓"}
+
+    label = shown(page)[0][0]
+    page.get_by_label("Ground truth").select_option(label)
+    assert {truth for truth, _ in shown(page)} == {label}
+    page.get_by_role("button", name="All images").click()
+    page.wait_for_function("document.getElementById('found').textContent.startsWith('100 ')")
+
+
+def test_the_links_to_artifacts_lead_to_their_manifests_from_both_places_of_the_report(
+    page: Page, report: Path
+) -> None:
+    [own] = report.parent.glob("report/*/report.html")
+    for place in (report, own):
+        page.goto(place.as_uri())
+        links = [link.get_attribute("href") or "" for link in page.locator("a.version").all()]
+        assert len(links) == 6
+        assert all((place.parent / link).is_file() for link in links)
+
+
+def test_without_its_script_it_shows_all_but_the_images_to_look_through(browser: Browser, report: Path) -> None:
+    page = browser.new_page(java_script_enabled=False)
+    page.goto(report.as_uri())
+    assert page.get_by_role("heading", name="The least certain predictions").is_visible()
+    assert not page.get_by_role("heading", name="Look at the images").is_visible()
+    assert page.locator(".heat button").count() == 0
+    page.close()
+
+
 def contrast(one: str, other: str) -> float:
     """WCAG's contrast ratio of two `rgb(r, g, b)` colours."""
     lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)

@@ -1,22 +1,26 @@
 import json
 import re
+from base64 import b64decode
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from pydantic import ValidationError
 
-from tasks.core.charts import accuracy_chart, loss_chart
+from tasks.core import gallery
+from tasks.core.charts import accuracy_chart, learning_chart, loss_chart, reliability_chart
 from tasks.core.config import Normalization
 from tasks.core.data_checks import DataChecks, NearDuplicates, PairCounts, PartChecks, Spread
 from tasks.core.dataset import Dataset, Description
 from tasks.core.facts import Facts, StageFact
 from tasks.core.identity import Identity, Kind
 from tasks.core.metrics import Tally
-from tasks.core.pictures import confident_mistakes
+from tasks.core.pictures import confident_mistakes, sheet_of
 from tasks.core.reporting import Results, summary_markdown, write_report
 from tasks.core.statistics import wilson_interval
 from tasks.core.tables import calibration_table, confusion_matrix, per_class_table, predictions_table
@@ -236,8 +240,34 @@ def test_classes_without_test_images_have_no_numbers(tmp_path: Path) -> None:
 
 
 def test_256_classes_stay_under_three_megabytes(tmp_path: Path) -> None:
-    report(tmp_path, make_dataset(tuple(f"class number {number}" for number in range(256)), test_images=600))
+    report(tmp_path, make_dataset(tuple(f"class number {number}" for number in range(256)), test_images=2_500))
     assert (tmp_path / "report.html").stat().st_size < 3_000_000
+
+
+def test_the_images_to_look_through_are_of_every_cell_of_the_confusion_matrix(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gallery, "MOST_IMAGES", 12)
+    dataset = make_dataset(test_images=300)
+    predictions = make_predictions(dataset, wrong_every=50)
+    found = gallery.Gallery(dataset, predictions)
+    pairs = {(image.label, image.predicted) for image in found.images}
+
+    assert pairs == {*zip(predictions["label"], predictions["predicted"], strict=True)}
+    assert {image.index for image in found.first} == {0, 1, 2, 3}
+    assert {image.index for image in found.first + found.mistakes + found.unsure} <= {i.index for i in found.images}
+    assert len(found.images) < 50
+
+
+def test_a_sheet_shows_each_image_at_its_place() -> None:
+    images = np.zeros((40, 3, 32, 32), np.uint8)
+    images[37] = 255
+    sheet = sheet_of(images)
+    pixels = np.asarray(Image.open(BytesIO(b64decode(sheet.uri.partition(",")[2]))))
+
+    assert (sheet.columns, sheet.rows, pixels.shape) == (32, 2, (64, 1024, 3))
+    assert pixels[32 + 16, 5 * 32 + 16].min() > 250
+    assert pixels[16].max() < 5
 
 
 def test_confusion_matrix_has_truth_in_rows_and_counts_every_image(tmp_path: Path) -> None:
@@ -277,7 +307,14 @@ def test_markdown_summary_says_what_the_page_says(tmp_path: Path) -> None:
 
 
 def test_charts_follow_the_colour_of_the_page_and_say_what_they_show() -> None:
-    for chart in (accuracy_chart(make_per_class_of(CLASSES)), loss_chart(make_training())):
+    results = results_of(make_dataset())
+    training = results.training
+    for chart in (
+        accuracy_chart(results.per_class),
+        loss_chart(training),
+        learning_chart(training),
+        reliability_chart(results.calibration),
+    ):
         assert "currentColor" in chart
         assert "#000000" not in chart
         assert "<style" not in chart

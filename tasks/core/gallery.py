@@ -19,7 +19,8 @@ from tasks.core.pictures import (
 
 FIRST_IMAGES = 4
 A_FEW = 12
-MOST_IMAGES = 1_000  # about 1 MB
+MOST_IMAGES = 2_000
+MOST_BYTES = 1_200_000  # what so many photographs come to at the most; noise takes more
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Gallery:
 
     @cached_property
     def sheet(self) -> Sheet:
-        return sheet_of(copied(self.dataset.test_images, self._all["index"].to_numpy()))
+        return self._on_one_sheet[1]
 
     def data(self) -> dict[str, Any]:
         """The same for the page's script."""
@@ -85,8 +86,19 @@ class Gallery:
 
     @cached_property
     def _all(self) -> pd.DataFrame:
-        some = pd.concat([spread(self.predictions, MOST_IMAGES), self._first, self._mistakes, self._unsure])
-        return some.drop_duplicates("index")
+        return self._on_one_sheet[0]
+
+    @cached_property
+    def _on_one_sheet(self) -> tuple[pd.DataFrame, Sheet]:
+        """As many images as a page may hold, with those that it shows at once."""
+        most = MOST_IMAGES
+        while True:
+            some = pd.concat([spread(self.predictions, most), self._first, self._mistakes, self._unsure])
+            rows = some.drop_duplicates("index")
+            sheet = sheet_of(copied(self.dataset.test_images, rows["index"].to_numpy()))
+            if len(sheet.uri) <= MOST_BYTES or not most:
+                return rows, sheet
+            most //= 2
 
     @cached_property
     def _places(self) -> dict[int, int]:

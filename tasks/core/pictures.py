@@ -17,7 +17,7 @@ COLUMNS = 8
 TRAINING_IMAGES = 32
 SHEET_COLUMNS = 32
 SIDE = 32
-WEBP_QUALITY = 85  # about 1 kB an image
+WEBP_QUALITY = 85  # about half a kB an image
 
 
 @dataclass(frozen=True)

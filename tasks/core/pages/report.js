@@ -1,7 +1,7 @@
 "use strict";
 const { classes, images, columns } = JSON.parse(document.getElementById("data").textContent);
 const [form, found, shown, more] = ["filter", "found", "shown", "more"].map((id) => document.getElementById(id));
-const AT_ONCE = 48;
+const AT_ONCE = 24;
 const ORDERS = {
   random: (one, other) => one.place - other.place,
   index: (one, other) => one.index - other.index,
