@@ -234,7 +234,7 @@ def test_the_store_of_the_environment_is_used_where_none_is_named(
     [
         (["show", "nope"], "run 'nope': expected the id of a run in "),
         (["show", "weights/zz"], "weights/zz: expected NAME/VERSION of one version in the store, got 0 that begin so"),
-        (["path", "nope"], "expected one of its artifacts (dataset, per_class, predictions, raw, report, weights)"),
+        (["path", "nope"], "expected one of its artifacts (data_checks, dataset, per_class, predictions, raw, report"),
         (["compare", "current"], 'Command "compare" parameter SECOND requires an argument; see --help'),
         (["history", "--jsn"], "Unknown option: --jsn. Did you mean --json?"),
         (["export", "current", "--format", "tflite"], "onnx"),

@@ -170,8 +170,8 @@ def test_explain_names_what_changed_in_the_code(cifar: Cifar, archive: Path, tmp
     lines = cifar("run", "--explain", *settings, PYTHONPATH=str(project)).stdout.splitlines()
 
     assert lines[1].startswith("normalize: reused dataset/")
-    assert lines[2] == "train runs again: code tasks/core/model.py: Net changed"
-    assert lines[3] == "evaluate runs again: input weights is made anew, code tasks/core/model.py: Net changed"
+    assert lines[3] == "train runs again: code tasks/core/model.py: Net changed"
+    assert lines[4] == "evaluate runs again: input weights is made anew, code tasks/core/model.py: Net changed"
 
 
 # doctor
