@@ -4,7 +4,7 @@ import lzma
 import re
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -36,35 +36,46 @@ class Batch:
 
 @dataclass(frozen=True)
 class Archive:
+    """The training images stay in the batches that they come in: together they would take as much memory again."""
+
     classes: tuple[str, ...]
     generated: bool
-    train: Batch
+    train_batches: tuple[Batch, ...]
     test: Batch
     cifar10: bool = False
     """Whether its names and counts are CIFAR-10's."""
 
+    @property
+    def train(self) -> Batch:
+        """All of them together."""
+        images, labels = zip(*((batch.images, batch.labels) for batch in self.train_batches), strict=True)
+        return Batch(np.concatenate(images), np.concatenate(labels))
+
 
 def read_archive(path: Path) -> Archive:
     """Read and check a whole archive; `BadArchive` names the member and what is wrong with it."""
-    members = _read_members(path)
-    meta = unpickle("batches.meta", members.pop("batches.meta"))
+    members = {name: unpickle(name, data) for name, data in _members(path)}
+    missing = {"data_batch_1", "test_batch", "batches.meta"} - members.keys()
+    if missing:
+        raise BadArchive(
+            f"{path.name}: expected the layout of CIFAR-10's python version, got none of {sorted(missing)}"
+        )
+    meta = members.pop("batches.meta")
     label_names = _label_names(meta)
-    batches = {name: _batch(name, unpickle(name, data), len(label_names)) for name, data in members.items()}
+    batches = {name: _batch(name, content, len(label_names)) for name, content in members.items()}
     test = batches.pop("test_batch")
-    in_order = sorted(batches, key=lambda name: int(name.rpartition("_")[2]))
-    train = Batch(
-        np.concatenate([batches[name].images for name in in_order]),
-        np.concatenate([batches[name].labels for name in in_order]),
-    )
+    train = tuple(batches[name] for name in sorted(batches, key=lambda name: int(name.rpartition("_")[2])))
     cifar10 = label_names == CIFAR10_LABEL_NAMES
     if cifar10:
-        _check_cifar10_counts(train, test)
+        _check_cifar10_counts("training", np.concatenate([batch.labels for batch in train]), 5_000)
+        _check_cifar10_counts("test", test.labels, 1_000)
     classes = TUTORIAL_CLASSES if cifar10 else label_names
     return Archive(tuple(classes), bool(meta.get(GENERATED_MARKER)), train, test, cifar10)
 
 
-def _read_members(path: Path) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """One after the other, so that no more than one of them is held beside what is made of them."""
+    found = set[str]()
     try:
         with tarfile.open(path) as tar:
             for member in tar:
@@ -76,7 +87,8 @@ def _read_members(path: Path) -> dict[str, bytes]:
                 file = tar.extractfile(member) if member.isreg() else None
                 if name in found or file is None or member.size > MAX_MEMBER_BYTES:
                     raise BadArchive(f"{name}: expected one regular file of at most 2 GiB, got another or a link")
-                found[name] = file.read()
+                found.add(name)
+                yield name, file.read()
             while tar.fileobj and tar.fileobj.read(1 << 20):
                 pass  # to its end, where the compressed forms have their checksums
     except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
@@ -84,12 +96,6 @@ def _read_members(path: Path) -> dict[str, bytes]:
         raise BadArchive(
             f"{path.name}: expected a whole tar archive, got {reason!r}; it is truncated or damaged: get it again"
         ) from error
-    missing = {"data_batch_1", "test_batch", "batches.meta"} - found.keys()
-    if missing:
-        raise BadArchive(
-            f"{path.name}: expected the layout of CIFAR-10's python version, got none of {sorted(missing)}"
-        )
-    return found
 
 
 def _label_names(meta: Mapping[str, Any]) -> list[str]:
@@ -123,14 +129,13 @@ def _batch(name: str, content: Mapping[str, Any], classes: int) -> Batch:
     return Batch(images, np.array(labels, np.uint8))
 
 
-def _check_cifar10_counts(train: Batch, test: Batch) -> None:
-    for split, batch, per_class in (("training", train, 5_000), ("test", test, 1_000)):
-        counts = np.bincount(batch.labels, minlength=10)
-        if (counts != per_class).any():
-            raise BadArchive(
-                f"{split} images: expected {per_class:,} of each of CIFAR-10's ten classes, got {counts.tolist()}; "
-                "an archive of other images needs label_names of its own"
-            )
+def _check_cifar10_counts(split: str, labels: NDArray[np.uint8], per_class: int) -> None:
+    counts = np.bincount(labels, minlength=10)
+    if (counts != per_class).any():
+        raise BadArchive(
+            f"{split} images: expected {per_class:,} of each of CIFAR-10's ten classes, got {counts.tolist()}; "
+            "an archive of other images needs label_names of its own"
+        )
 
 
 def unpickle(name: str, data: bytes) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The dataset artifact: images as bytes, memory-mappable, with what turns them into network inputs."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
@@ -61,8 +62,14 @@ def normalize_into(folder: Path, archive_file: Path, normalization: Normalizatio
     archive = read_archive(archive_file)
     identity = identify(archive, files.sha256_of(archive_file))
     description = Description(identity=identity, classes=archive.classes, normalization=normalization)
-    train, test = archive.train, archive.test
-    save_dataset(Dataset(description, train.images, train.labels, test.images, test.labels), folder)
+    train, test = archive.train_batches, archive.test
+    for name, parts in zip(
+        ARRAYS,
+        ([batch.images for batch in train], [batch.labels for batch in train], [test.images], [test.labels]),
+        strict=True,
+    ):
+        _save_joined(folder / f"{name}.npy", parts)
+    _describe(description, folder)
 
 
 def identify(archive: Archive, sha256: str) -> Identity:
@@ -78,7 +85,21 @@ def identify(archive: Archive, sha256: str) -> Identity:
 def save_dataset(dataset: Dataset, folder: Path) -> None:
     for name in ARRAYS:
         np.save(folder / f"{name}.npy", getattr(dataset, name), allow_pickle=False)
-    (folder / "dataset.json").write_text(json.dumps(dataset.description.model_dump(), indent=1, sort_keys=True) + "\n")
+    _describe(dataset.description, folder)
+
+
+def _describe(description: Description, folder: Path) -> None:
+    (folder / "dataset.json").write_text(json.dumps(description.model_dump(), indent=1, sort_keys=True) + "\n")
+
+
+def _save_joined(path: Path, parts: Sequence[NDArray[np.uint8]]) -> None:
+    """What `np.save` writes of the parts joined, without joining them in memory."""
+    shape = (sum(map(len, parts)), *parts[0].shape[1:])
+    header = {"descr": np.lib.format.dtype_to_descr(parts[0].dtype), "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            part.tofile(file)
 
 
 def load_dataset(folder: Path) -> Dataset:
