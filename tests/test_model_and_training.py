@@ -324,3 +324,12 @@ def test_a_gpu_that_is_not_here_is_refused_with_how_many_are(number: int) -> Non
         choose_device(f"cuda:{number}")
     assert str(caught.value).startswith("device: expected ")
     assert f"cuda:{number}" in str(caught.value)
+
+
+@pytest.mark.parametrize(("batch_size", "advice"), [(64, "try --batch-size 32"), (1, "try a smaller --model")])
+def test_memory_that_runs_out_is_one_line_with_what_to_try(tmp_path: Path, batch_size: int, advice: str) -> None:
+    greedy = recipe(model="own_networks:Greedy", batch_size=batch_size)
+    with pytest.raises(InputError) as caught:
+        trained(tiny_dataset(), tmp_path / "weights", greedy)
+    images = f"batches of {batch_size} images"
+    assert str(caught.value) == f"device cpu: expected room for {images}, got out of memory; {advice}"
