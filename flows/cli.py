@@ -136,18 +136,49 @@ def compare(
     first: Annotated[str, Parameter(help=RUN)],
     second: Annotated[str, Parameter(help=RUN)],
     /,
-    *,
+    *others: Annotated[str, Parameter(help=RUN)],
     store: StoreOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Compare two runs on the same images: accuracy over all and by class, and which way images flipped."""
+    """Compare two runs on the same images, over all and by class; or each of several runs with the first one."""
     from flows import printing
     from tasks.core.reading import compare_runs
     from tasks.core.store.history import find_run
 
     opened = _opened(store)
+    if others:
+        from tasks.core.comparing.runs import load_runs
+        from tasks.core.comparing.summary import summarize
+
+        printing.answer(summarize(load_runs(opened, [first, second, *others])), printing.comparisons, json=json)
+        return
     runs = [find_run(opened, name).run for name in (first, second)]
     printing.answer(compare_runs(opened, *runs), lambda found: printing.comparison(found, *runs), json=json)
+
+
+@app.command
+def compare_page(
+    first: Annotated[str, Parameter(help=RUN)],
+    second: Annotated[str, Parameter(help=RUN)],
+    /,
+    *others: Annotated[str, Parameter(help=RUN)],
+    output: Annotated[str, Parameter(help="The page; its numbers go beside it, as .json.")] = "comparison.html",
+    store: StoreOption = None,
+) -> None:
+    """Compare runs on the same images on one page: what differs, which classes moved, which images flipped."""
+    from flows.local_server import prefect_server
+    from flows.parameters import as_parameters
+    from tasks.core.comparing.output import numbers_beside
+    from tasks.core.comparison import runs_on_same_images
+
+    [page] = as_parameters("output", [output])
+    numbers_beside(Path(page))  # what is mistyped is told before the heavy imports
+    runs = [record.run for record in runs_on_same_images(_opened(store), [first, second, *others])]
+    with prefect_server() as wait_until_ready:
+        from flows.compare_flow import compare_flow
+
+        wait_until_ready()
+        compare_flow(runs, page, store_location(store))
 
 
 @app.command
@@ -310,6 +341,11 @@ def run_main() -> int:
 def run_predict() -> int:
     """`python flows/predict_flow.py` is `cifar predict`."""
     return main(["predict", *sys.argv[1:]])
+
+
+def run_compare() -> int:
+    """`python flows/compare_flow.py` is `cifar compare-page`."""
+    return main(["compare-page", *sys.argv[1:]])
 
 
 def _failed(message: str, exit_code: int) -> int:

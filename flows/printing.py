@@ -15,7 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from tasks.core.identity import NOT_CIFAR10
 from tasks.core.recipes import Recipe
-from tasks.core.statistics import wilson_interval
+from tasks.core.statistics import Estimate, wilson_interval
 from tasks.core.store.collection import Plan
 from tasks.core.store.current import read_current
 from tasks.core.store.history import HistoryRow, recipe_in_words
@@ -26,10 +26,12 @@ from tasks.core.store.versions import Store
 
 if TYPE_CHECKING:
     from flows.doctor import Check
-    from tasks.core.comparison import Comparison
+    from tasks.core.comparing.summary import Summary
+    from tasks.core.comparison import Comparison, PairedOutcome
     from tasks.core.exporting.export import Check as ExportCheck
 
 Found = TypeVar("Found", bound=BaseModel | Sequence[BaseModel])
+CHANGE = ("change", "95% interval", "p", "fixed", "broken")
 COLORS = {"ok": "green", "note": "yellow", "bad": "red"}
 
 
@@ -118,22 +120,10 @@ def version(lineage: Lineage) -> None:
 
 
 def comparison(found: "Comparison", first: str, second: str) -> None:
-    lines = [("", "first", "second", "change", "95% interval", "p", "fixed", "broken", "images")]
+    lines: list[Sequence[str]] = [("", "first", "second", *CHANGE, "images")]
     for name, outcome in (("all", found), *((each.class_name, each) for each in found.per_class)):
-        change = outcome.difference
-        lines.append(
-            (
-                name,
-                f"{100 * outcome.first_accuracy:5.2f}%",
-                f"{100 * outcome.second_accuracy:5.2f}%",
-                f"{100 * change.value:+6.2f}",
-                f"{100 * change.low:+6.2f} to {100 * change.high:+6.2f}",
-                f"{outcome.mcnemar_p:.2g}",
-                f"{outcome.fixed:5,}",
-                f"{outcome.broken:6,}",
-                f"{outcome.images:6,}",
-            )
-        )
+        accuracies = (f"{100 * accuracy:5.2f}%" for accuracy in (outcome.first_accuracy, outcome.second_accuracy))
+        lines.append((name, *accuracies, *_change(outcome), f"{outcome.images:6,}"))
     _table(lines)
     print(f"first: run {first}")
     print(f"second: run {second}")
@@ -141,6 +131,25 @@ def comparison(found: "Comparison", first: str, second: str) -> None:
     print(f"broken: {_many(found.broken, 'image')} that only the first gets right")
     print(f"{_many(found.changed_mistakes, 'image')} went from one mistake to another")
     print("change and its interval are in points; p is McNemar's")
+
+
+def comparisons(found: "Summary") -> None:
+    """One line a run, held against the first; then what differs in how they were made."""
+    from tasks.core.comparing import words
+
+    lines: list[Sequence[str]] = [("", "run", "accuracy", "95% interval", *CHANGE, "log loss", "ECE")]
+    for run, change in zip(found.runs, (None, *found.changes), strict=True):
+        scores = [words.score(name, run.scores[name]) for name in ("log_loss", "expected_calibration_error")]
+        against = _change(change.comparison) if change else ("",) * len(CHANGE)
+        lines.append((run.letter, run.run, *_percent(run.scores["accuracy"]), *against, *scores))
+    _table(lines)
+    if found.differences.settings:
+        letters = [run.letter for run in found.runs]
+        _table([("differing", *letters), *map(words.setting_cells, found.differences.settings)])
+    print(words.verdicts(found))
+    print("change and its interval are in points, against the first; p is McNemar's; ECE: expected calibration error")
+    if found.generated_images:
+        print(words.NOT_CIFAR10)
 
 
 def current(store: Store) -> None:
@@ -206,6 +215,18 @@ def checks(found: "Sequence[Check]") -> None:
         console.print(f"[{color}]{check.state:4}[/{color}]  {check.name}: {escape(check.found)}{escape(advice)}")
 
 
+def _change(outcome: "PairedOutcome") -> tuple[str, ...]:
+    """The columns CHANGE."""
+    change = outcome.difference
+    return (
+        f"{100 * change.value:+6.2f}",
+        f"{100 * change.low:+6.2f} to {100 * change.high:+6.2f}",
+        f"{outcome.mcnemar_p:.2g}",
+        f"{outcome.fixed:5,}",
+        f"{outcome.broken:6,}",
+    )
+
+
 def _table(lines: Sequence[Sequence[str]]) -> None:
     """Columns as wide as they need to be; rich's take a second for 1,000 lines. A terminal cuts what it cannot show."""
     widths, columns = [max(map(len, column)) for column in zip(*lines, strict=True)], _columns()
@@ -241,9 +262,15 @@ def _score(score: Score) -> str:
 
 
 def _accuracy(row: HistoryRow) -> tuple[str, str]:
-    if row.accuracy is None or row.accuracy_low is None or row.accuracy_high is None:
+    if row.accuracy is None:
         return "", ""
-    return f"{100 * row.accuracy:6.2f}%", f"{100 * row.accuracy_low:5.2f} to {100 * row.accuracy_high:5.2f}"
+    return _percent(Estimate(row.accuracy, row.accuracy_low, row.accuracy_high))
+
+
+def _percent(found: Estimate) -> tuple[str, str]:
+    assert found.low is not None
+    assert found.high is not None
+    return f"{100 * found.value:6.2f}%", f"{100 * found.low:5.2f} to {100 * found.high:5.2f}"
 
 
 def _minute(moment: str) -> str:

@@ -9,6 +9,7 @@ from places import flip_a_bit, make_unreadable
 from tiny_artifacts import quiet
 
 from flows.cli import main
+from tasks.core.comparing.summary import Summary
 from tasks.core.comparison import Comparison
 from tasks.core.store.collection import collect
 from tasks.core.store.history import HistoryRow
@@ -135,6 +136,24 @@ def test_compare_says_what_changed_over_all_and_class_by_class(cifar: Cifar) -> 
         assert part in said
 
 
+def test_compare_holds_several_runs_against_the_first_and_says_what_differs(cifar: Cifar) -> None:
+    names = ("previous", "current", "previous")
+    found = Summary.model_validate(cifar.json("compare", *names))
+    other, itself = (change.comparison for change in found.changes)
+
+    head, first, *others = cifar("compare", *names).splitlines()
+
+    assert head.split()[-7:] == ["interval", "p", "fixed", "broken", "log", "loss", "ECE"]
+    assert first.split()[:3] == ["A", cifar.run("previous").run, f"{other.first_correct}.00%"]
+    for line, letter, told in zip(others, "BC", (other, itself), strict=False):
+        assert line.split()[0] == letter
+        assert f"{100 * told.difference.value:+.2f}" in line
+    said = "\n".join(others[2:])
+    assert "differing  A  B  C\nseed       1  2  1\n" in said
+    assert "C and A give the same answer for every image" in said
+    assert "GENERATED IMAGES, NOT CIFAR-10" in said
+
+
 # path
 
 
@@ -164,6 +183,8 @@ def test_path_of_damaged_bytes_is_no_path(cifar: Cifar) -> None:
         ("history",),
         ("show", "current"),
         ("compare", "previous", "current"),
+        ("compare", "previous", "current", "previous"),
+        ("compare-page", "previous", "current"),
         ("promote", "previous"),
         ("rollback", "--why", "a typo"),
         ("verify",),
@@ -254,6 +275,7 @@ def test_looking_changes_nothing(cifar: Cifar) -> None:
         ["show", "current"],
         ["show", str(cifar.run("current").artifacts["weights"])],
         ["compare", "previous", "current"],
+        ["compare", "previous", "current", "current"],
         ["verify"],
         ["gc", "--keep", "0", "--dry-run"],
         ["path", "report"],

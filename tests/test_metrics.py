@@ -15,7 +15,7 @@ from sklearn.metrics import (
 )
 from threadpoolctl import threadpool_limits
 
-from tasks.core.metrics import BINS, Tally
+from tasks.core.metrics import BINS, Tally, paired_changes
 from tasks.core.statistics import Estimate, proportion
 from tasks.core.tables import calibration_table, per_class_table
 
@@ -196,3 +196,39 @@ def test_scores_are_the_same_to_the_bit_on_any_number_of_threads() -> None:
         with threadpool_limits(threads):
             found.append(tally(*answers(50, 3_000)).scores())
     assert found[0] == found[1]
+
+
+# Changes from one network to another on the same images
+
+
+def test_a_change_is_the_difference_of_the_scores_and_its_interval_that_of_paired_images() -> None:
+    labels, before = answers(10, 2_000)
+    _, other = answers(10, 2_000, seed=1)
+    after = ((0.8 * before + 0.2 * other) / (0.8 * before + 0.2 * other).sum(axis=1, keepdims=True)).astype(np.float32)
+    first, second = tally(labels, before), tally(labels, after, at_once=300)
+
+    change = paired_changes(first.replicates(), second.replicates())["log_loss"]
+
+    rows = np.arange(len(labels))
+    gaps = np.log(before[rows, labels].astype(float)) - np.log(after[rows, labels].astype(float))
+    half = 1.96 * gaps.std() / np.sqrt(len(gaps))
+    assert change.value == pytest.approx(gaps.mean(), abs=1e-5)
+    assert change.low == pytest.approx(gaps.mean() - half, abs=0.15 * half)
+    assert change.high == pytest.approx(gaps.mean() + half, abs=0.15 * half)
+
+
+def test_a_change_for_the_better_is_below_zero_for_a_loss_and_may_be_so_wholly() -> None:
+    labels, worse = answers(5, 400)
+    better = ((worse + np.eye(5)[labels]) / 2).astype(np.float32)
+    changes = paired_changes(tally(labels, worse).replicates(), tally(labels, better).replicates())
+
+    for name in ("log_loss", "brier_score"):
+        assert changes[name].low < changes[name].value < changes[name].high < 0  # type: ignore[operator]
+    assert changes["macro_f1"].low > 0  # type: ignore[operator]
+
+
+def test_no_change_has_no_interval() -> None:
+    labels, probabilities = answers(3, 50)
+    replicates = tally(labels, probabilities).replicates()
+
+    assert set(paired_changes(replicates, replicates).values()) == {Estimate(0, None, None)}

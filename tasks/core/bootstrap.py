@@ -60,8 +60,8 @@ def to_fractions(values: ArrayLike) -> Floats:
     return rounded
 
 
-def bootstrapped(values: Floats, highest: float = inf) -> Estimate:
-    """The first value, which is never negative, with its 95% interval from the others, its replicates.
+def bootstrapped(values: Floats, lowest: float = 0.0, highest: float = inf) -> Estimate:
+    """The first value, in [lowest, highest], with its 95% interval from the others, its replicates.
 
     There is none where all replicates are alike, as those of one image are: they tell no spread. The replicates'
     quantiles are reflected about the value, which takes out what bias a score has: a calibration error comes out too
@@ -71,4 +71,4 @@ def bootstrapped(values: Floats, highest: float = inf) -> Estimate:
     if replicates.min() == replicates.max():
         return Estimate(value, None, None)
     high, low = (2 * value - quantile for quantile in np.quantile(replicates, (0.025, 0.975)).tolist())
-    return Estimate(value, max(0.0, min(low, value)), min(highest, max(high, value)))
+    return Estimate(value, max(lowest, min(low, value)), min(highest, max(high, value)))

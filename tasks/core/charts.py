@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Mapping
 from io import StringIO
 
 import matplotlib.style
@@ -13,6 +14,7 @@ from matplotlib.transforms import blended_transform_factory
 
 INK = "#010203"  # written as currentColor, so that text and axes follow the page's own colour
 DATA = "#4a86cf"  # more than 3:1 against white and against near-black
+OTHER_DATA = "#c8762b"  # likewise
 WIDTH_IN = 5.0
 LONGEST_LABEL = 16
 MOST_EPOCH_LABELS = 8
@@ -111,6 +113,47 @@ def reliability_chart(calibration: pd.DataFrame) -> str:
             axis.set_major_formatter("{x:.0%}")
         axes.grid()
         return _svg(figure, "Accuracy by confidence, with 95% intervals")
+
+
+def difference_chart(changes: pd.DataFrame) -> str:
+    """Differences `value` in accuracy of each row `name`, `low` to `high`; filled where the interval leaves out 0."""
+    with matplotlib.style.context(STYLE):
+        names = [_shortened(name) for name in changes["name"]]
+        left_in = 0.15 + 0.09 * max(map(len, names))
+        figure, axes = _canvas(height_in=0.85 + 0.33 * len(names), left_in=left_in, right_in=0.75)
+        axes.axvline(0, color=INK, linewidth=1)
+        right_edge = blended_transform_factory(figure.transFigure, axes.transData)
+        for row, (name, change) in enumerate(zip(names, changes.itertuples(), strict=True)):
+            value, low, high = (100 * float(end) for end in (change.value, change.low, change.high))  # type: ignore[arg-type]
+            moved = low > 0 or high < 0
+            axes.hlines(row, low, high, color=DATA, linewidth=2)
+            axes.plot(value, row, "o", color=DATA, markersize=7, fillstyle="full" if moved else "none")
+            axes.text(-0.02, row, name, ha="right", va="center", transform=axes.get_yaxis_transform())
+            axes.text(0.99, row, f"{value:+.1f}", ha="right", va="center", transform=right_edge)
+        axes.set(ylim=(len(names) - 0.4, -0.6), yticks=[])
+        axes.text(0, 1.02, "points of accuracy", transform=axes.transAxes, ha="left", va="bottom")
+        axes.locator_params(axis="x", nbins=6)
+        axes.xaxis.set_major_formatter("{x:+g}")
+        axes.grid(axis="x")
+        return _svg(figure, "Change of each class's accuracy with its 95% interval")
+
+
+def reliability_comparison(calibrations: Mapping[str, pd.DataFrame]) -> str:
+    """The reliability of two networks by name: accuracy by confidence, with 95% intervals."""
+    with matplotlib.style.context(STYLE):
+        figure, axes = _canvas(height_in=3.6, left_in=0.5, right_in=0.3)
+        axes.plot((0, 1), (0, 1), color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        for (name, calibration), color, marker in zip(calibrations.items(), (OTHER_DATA, DATA), "so", strict=True):
+            bins = calibration[calibration["images"] > 0]
+            axes.vlines(bins["confidence"], bins["accuracy_low"], bins["accuracy_high"], color=color, alpha=0.6)
+            axes.plot(bins["confidence"], bins["accuracy"], f"-{marker}", color=color, markersize=5, label=name)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence")
+        axes.text(-0.02, 1.06, "accuracy", transform=axes.transAxes, ha="left")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:.0%}")
+        axes.grid()
+        axes.legend(loc="upper left", frameon=False)
+        return _svg(figure, "Accuracy by confidence of both runs, with 95% intervals")
 
 
 def _mark_epochs(axes: Axes, training: pd.DataFrame) -> None:

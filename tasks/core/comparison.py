@@ -10,7 +10,11 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.core.errors import InputError
 from tasks.core.statistics import Difference, mcnemar_p, paired_difference
+from tasks.core.store import Store
+from tasks.core.store.history import find_run
+from tasks.core.store.runs import RunRecord
 
+MOST_RUNS = 26  # each has a letter
 OUTCOMES = ("both", "first_only", "second_only", "same_mistake", "changed_mistake")
 
 
@@ -45,6 +49,22 @@ class Comparison(PairedOutcome):
     """Two runs on all images, and class by class in label order; classes without test images are left out."""
 
     per_class: tuple[ClassComparison, ...]
+
+
+def runs_on_same_images(store: Store, names: Sequence[str]) -> list[RunRecord]:
+    """The records of the runs that are meant; IncomparableRuns unless each one's images are the first one's."""
+    if not 2 <= len(names) <= MOST_RUNS:
+        raise InputError(f"comparison: expected 2 to {MOST_RUNS} runs, got {len(names)}; see `cifar history`")
+    records = [find_run(store, name) for name in names]
+    for record in records[1:]:
+        if not records[0].dataset or not record.dataset or records[0].dataset.sha256 != record.dataset.sha256:
+            got = f"{_images_in_words(records[0])} and {_images_in_words(record)}"
+            raise IncomparableRuns(f"comparison: expected two runs on the same images, got {got}; see `cifar history`")
+    return records
+
+
+def _images_in_words(record: RunRecord) -> str:
+    return f"{record.dataset.name} {record.dataset.sha256[:12]}" if record.dataset else f"a {record.status} run"
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame) -> Comparison:

@@ -1,6 +1,8 @@
 """Scores of predicted probabilities: functions of sums over the images, so that one pass over them is enough."""
 
+from collections.abc import Mapping
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +18,7 @@ TOP = (2, 3, 5)
 BINS = 15  # of equal width, as in Guo et al. (2017), https://arxiv.org/abs/1706.04599
 BIN_EDGES = np.linspace(0, 1, BINS + 1)
 LEAST = float(np.finfo(np.float32).eps)  # a smaller probability counts as this in the log loss, as in scikit-learn
+HIGHEST = {"brier_score": 2.0, "expected_calibration_error": 1.0, "macro_f1": 1.0}
 INTERVALS = (
     f"95%; of accuracies: Wilson; of the others: Poisson bootstrap of {REPLICATES:,} replicates from seed {SEED}, "
     "reflected about the value; null where all replicates are alike"
@@ -85,16 +88,29 @@ class Tally:
         images = int(self.ranks.sum())
         hits = self.ranks.cumsum().tolist()
         tops = {f"top_{k}_accuracy": proportion(hits[k - 1], images) for k in TOP if k < self.classes}
+        others = {
+            name: bootstrapped(values, highest=HIGHEST.get(name, inf)) for name, values in self.replicates().items()
+        }
+        return {"accuracy": proportion(hits[0], images), **tops, **others}
+
+    def replicates(self) -> dict[str, Floats]:
+        """The scores that are bootstrapped, by name: each of all images first, then of each replicate.
+
+        Tallies of the same images in the same order count each image equally often in a replicate.
+        """
         log_loss, brier, *rest = self._bootstrap.means().T
         gaps, right, claims = np.split(np.array(rest), [BINS, BINS + self.classes])
         return {
-            "accuracy": proportion(hits[0], images),
-            **tops,
-            "log_loss": bootstrapped(log_loss),
-            "brier_score": bootstrapped(brier, highest=2),
-            "expected_calibration_error": bootstrapped(np.abs(gaps).sum(axis=0), highest=1),
-            "macro_f1": bootstrapped(_macro_f1(right, claims), highest=1),
+            "log_loss": log_loss,
+            "brier_score": brier,
+            "expected_calibration_error": np.abs(gaps).sum(axis=0),
+            "macro_f1": _macro_f1(right, claims),
         }
+
+
+def paired_changes(first: Mapping[str, Floats], second: Mapping[str, Floats]) -> dict[str, Estimate]:
+    """How much more the second scores than the first, from their replicates on the same images in the same order."""
+    return {name: bootstrapped(second[name] - first[name], lowest=-inf) for name in first}
 
 
 def _ranks(labels: NDArray[np.intp], probabilities: NDArray[np.float32]) -> NDArray[np.intp]:

@@ -44,13 +44,12 @@ from typing import TYPE_CHECKING, cast
 
 import pandas as pd
 
-from tasks.core.comparison import Comparison, IncomparableRuns, compare
+from tasks.core.comparison import Comparison, compare, runs_on_same_images
 from tasks.core.metrics import read_scores
 from tasks.core.statistics import Estimate
 from tasks.core.store import Store
-from tasks.core.store.history import HistoryRow, artifact_of, find_run
+from tasks.core.store.history import HistoryRow, artifact_of
 from tasks.core.store.history import history as history_rows
-from tasks.core.store.runs import RunRecord
 from tasks.core.tables import read_table
 
 if TYPE_CHECKING:
@@ -93,18 +92,9 @@ def history(store: Store) -> pd.DataFrame:
 
 def compare_runs(store: Store, first: str, second: str) -> Comparison:
     """What changes from one run's predictions to another's on the same images."""
-    records = [find_run(store, name) for name in (first, second)]
-    images = [record.dataset.sha256 if record.dataset else None for record in records]
-    if None in images or images[0] != images[1]:
-        got = " and ".join(_images_in_words(record) for record in records)
-        raise IncomparableRuns(f"comparison: expected two runs on the same images, got {got}; see `cifar history`")
-    return compare(*(predictions(store, record.run) for record in records))
+    return compare(*(predictions(store, record.run) for record in runs_on_same_images(store, (first, second))))
 
 
 def payload(store: Store, artifact: str, run: str = "current") -> Path:
     """The folder with the files of one of a run's artifacts; nothing in it may be changed."""
     return store.open(artifact_of(store, run, artifact))
-
-
-def _images_in_words(record: RunRecord) -> str:
-    return f"{record.dataset.name} {record.dataset.sha256[:12]}" if record.dataset else f"a {record.status} run"

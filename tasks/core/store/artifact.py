@@ -126,9 +126,9 @@ def why_made(key: Key, earlier: Iterable[Manifest]) -> str | None:
 
     None if there is no earlier version.
     """
-    wanted = _ingredients(key)
+    wanted = ingredients(key)
     newest_first = reversed(list(earlier))
-    found: list[list[str]] = [_differences(_ingredients(manifest.key), wanted) for manifest in newest_first]
+    found: list[list[str]] = [_differences(ingredients(manifest.key), wanted) for manifest in newest_first]
     nearest = min(found, key=len, default=None)
     if nearest is None:
         return None
@@ -136,7 +136,7 @@ def why_made(key: Key, earlier: Iterable[Manifest]) -> str | None:
     return ", ".join(nearest[:MOST_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
 
 
-def _ingredients(key: Key) -> dict[tuple[str, str], JsonValue]:
+def ingredients(key: Key) -> dict[tuple[str, str], JsonValue]:
     """Each ingredient by its kind and dotted name; `attempt` is no ingredient of its own."""
     groups: dict[str, Mapping[str, JsonValue]] = {
         "input": key.inputs,
