@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from pipeline import TIMEOUT_S, Pipeline
+from places import FolderPlace, flip_a_bit
 
 from tasks.core.config import PROJECT
 from tasks.core.errors import InputError
@@ -84,6 +85,20 @@ def test_a_wrong_value_is_one_line_and_exit_code_2(shell: Pipeline, arguments: l
     assert line.startswith("error: ")
     assert expected in line
     assert list(shell.cwd.iterdir()) == []
+
+
+def test_damage_is_told_in_one_line_ends_with_1_and_leaves_no_page(
+    shell: Pipeline, artifacts: Path, prefect_url: str
+) -> None:
+    ref = find_run(open_store(artifacts), "current").artifacts["predictions"]
+    flip_a_bit(FolderPlace(artifacts), f"{ref}/predictions.parquet")
+
+    said = compare(
+        shell, "previous", "current", "--store", artifacts, exit_code=1, PREFECT_API_URL=prefect_url
+    ).splitlines()
+
+    assert said[-1].startswith(f"error: {ref}: predictions.parquet is damaged: ")
+    assert list(shell.cwd.glob("comparison.*")) == []
 
 
 def test_help_and_wrong_values_come_before_the_heavy_imports(shell: Pipeline) -> None:

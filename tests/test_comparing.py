@@ -5,16 +5,18 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from places import FolderPlace
 
+from tasks.core.charts import difference_chart, reliability_comparison
 from tasks.core.comparing import words
 from tasks.core.comparing.differences import differences
 from tasks.core.comparing.flips import MOST_IMAGES, Flips
 from tasks.core.comparing.output import numbers_beside
-from tasks.core.comparing.page import write_comparison
+from tasks.core.comparing.page import changes_of, write_comparison
 from tasks.core.comparing.runs import ComparedRun, load_runs
 from tasks.core.comparing.summary import Summary, summarize, verdict_on
 from tasks.core.comparison import IncomparableRuns, PairedOutcome, compare, runs_on_same_images
@@ -235,7 +237,7 @@ def test_a_run_and_itself_make_a_page_that_says_so(tmp_path: Path, store: Store,
     assert "B and A give the same answer for every image" in page
     assert "all of them are the same, and so are the weights" in page
     assert "No image: what A gets wrong, B gets wrong, too." in page
-    assert "No class moved beyond its interval." in page
+    assert "The interval of every class holds 0." in page
 
 
 def test_no_script_may_run_and_nothing_is_asked_of_others(
@@ -246,6 +248,39 @@ def test_no_script_may_run_and_nothing_is_asked_of_others(
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'\">" in page
     assert "<script" not in page
     assert not re.search(r'(src|href)="(?!data:|#)', page)
+
+
+def test_ids_are_unique_and_what_refers_to_them_finds_them(
+    tmp_path: Path, store: Store, pair: list[ComparedRun], three: list[ComparedRun]
+) -> None:
+    for runs in (pair, three):
+        page = written(tmp_path, store, runs)
+        ids = re.findall(r' id="([^"]+)"', page)
+        referred = re.findall(r'(?:href="#|aria-labelledby="|url\(#)([^")]+)', page)
+        assert len(ids) == len(set(ids))
+        assert set(referred) <= set(ids)
+
+
+def test_charts_are_xml_with_a_name(pair: list[ComparedRun]) -> None:
+    summary = summarize(pair)
+    for drawing in (
+        difference_chart(changes_of(summary.changes[0].comparison)),
+        reliability_comparison({run.letter: run.calibration for run in pair}),
+    ):
+        svg = ElementTree.fromstring(drawing)
+        assert svg.get("role") == "img"
+        assert svg.get("aria-label") == svg.findtext("{http://www.w3.org/2000/svg}title")
+        assert "currentColor" in drawing
+
+
+def test_the_chart_of_differences_has_a_value_for_all_images_and_each_class(pair: list[ComparedRun]) -> None:
+    found = summarize(pair).changes[0].comparison
+    svg = ElementTree.fromstring(difference_chart(changes_of(found)))
+    texts = [text.text for text in svg.iter("{http://www.w3.org/2000/svg}text")]
+
+    for name, each in (("all", found), *((each.class_name, each) for each in found.per_class)):
+        shown = f"{100 * each.difference.value:+.1f}".replace("-", "−") if each.difference.value else "0"
+        assert texts[texts.index(name) + 1] == shown
 
 
 def test_names_from_an_archive_are_no_markup(tmp_path: Path, store: Store, pair: list[ComparedRun]) -> None:

@@ -123,17 +123,17 @@ def difference_chart(changes: pd.DataFrame) -> str:
         figure, axes = _canvas(height_in=0.85 + 0.33 * len(names), left_in=left_in, right_in=0.75)
         axes.axvline(0, color=INK, linewidth=1)
         right_edge = blended_transform_factory(figure.transFigure, axes.transData)
-        for row, (name, change) in enumerate(zip(names, changes.itertuples(), strict=True)):
-            value, low, high = (100 * float(end) for end in (change.value, change.low, change.high))  # type: ignore[arg-type]
+        in_points = (100 * changes[["value", "low", "high"]]).to_numpy().tolist()
+        for row, (name, (value, low, high)) in enumerate(zip(names, in_points, strict=True)):
             moved = low > 0 or high < 0
             axes.hlines(row, low, high, color=DATA, linewidth=2)
             axes.plot(value, row, "o", color=DATA, markersize=7, fillstyle="full" if moved else "none")
             axes.text(-0.02, row, name, ha="right", va="center", transform=axes.get_yaxis_transform())
-            axes.text(0.99, row, f"{value:+.1f}", ha="right", va="center", transform=right_edge)
+            axes.text(0.99, row, _with_sign(value, ".1f"), ha="right", va="center", transform=right_edge)
         axes.set(ylim=(len(names) - 0.4, -0.6), yticks=[])
         axes.text(0, 1.02, "points of accuracy", transform=axes.transAxes, ha="left", va="bottom")
         axes.locator_params(axis="x", nbins=6)
-        axes.xaxis.set_major_formatter("{x:+g}")
+        axes.xaxis.set_major_formatter(lambda value, _: _with_sign(value, "g"))
         axes.grid(axis="x")
         return _svg(figure, "Change of each class's accuracy with its 95% interval")
 
@@ -178,6 +178,10 @@ def _canvas(height_in: float, left_in: float, right_in: float) -> tuple[Figure, 
 
 def _alignment(share: float) -> str:
     return "left" if share < 0.15 else "right" if share > 0.85 else "center"
+
+
+def _with_sign(value: float, kind: str) -> str:
+    return f"{value:+{kind}}".replace("-", "−") if value else "0"
 
 
 def _shortened(name: str) -> str:

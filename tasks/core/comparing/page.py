@@ -50,12 +50,12 @@ def _pair(store: Store, summary: Summary, first: ComparedRun, second: ComparedRu
             first=first.predictions,
             second=second.predictions,
         ),
-        difference_chart=difference_chart(_changes(summary.changes[0].comparison)),
+        difference_chart=difference_chart(changes_of(summary.changes[0].comparison)),
         reliability_chart=reliability_comparison(calibrations),
     )
 
 
-def _changes(comparison: Comparison) -> pd.DataFrame:
+def changes_of(comparison: Comparison) -> pd.DataFrame:
     """All images first, then class by class."""
     rows = [("all", comparison.difference), *((each.class_name, each.difference) for each in comparison.per_class)]
     return pd.DataFrame([{"name": name, **asdict(difference)} for name, difference in rows])
