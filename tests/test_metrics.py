@@ -232,3 +232,18 @@ def test_no_change_has_no_interval() -> None:
     replicates = tally(labels, probabilities).replicates()
 
     assert set(paired_changes(replicates, replicates).values()) == {Estimate(0, None, None)}
+
+
+def test_the_intervals_of_changes_hold_the_truth_about_as_often_as_they_say() -> None:
+    labels, before = answers(3, 40_000)
+    _, other = answers(3, 40_000, seed=1)
+    after = (0.8 * before + 0.2 * other).astype(np.float32)
+    truth = paired_changes(tally(labels, before).replicates(), tally(labels, after).replicates())
+    held = dict.fromkeys(truth, 0)
+    for start in range(0, 40_000, 400):
+        some = slice(start, start + 400)
+        first, second = (tally(labels[some], each[some]).replicates() for each in (before, after))
+        for name, found in paired_changes(first, second).items():
+            held[name] += found.low <= truth[name].value <= found.high  # type: ignore[operator]
+    for name, times in held.items():
+        assert times >= 88, name  # of 100
