@@ -11,7 +11,7 @@ from tasks.core.dataset import Dataset, copied
 from tasks.core.pictures import Sheet, sheet_of
 
 MOST_IMAGES = 60
-AT_ONCE = 12
+AT_ONCE = 12  # the rest of them is folded away
 
 
 class Answer(NamedTuple):

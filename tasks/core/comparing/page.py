@@ -8,7 +8,7 @@ import pandas as pd
 
 from tasks.core.charts import difference_chart, reliability_comparison
 from tasks.core.comparing import words
-from tasks.core.comparing.flips import Flips
+from tasks.core.comparing.flips import AT_ONCE, Flips
 from tasks.core.comparing.output import make_folder, numbers_beside
 from tasks.core.comparing.runs import ComparedRun
 from tasks.core.comparing.summary import Summary, summarize
@@ -34,7 +34,7 @@ def write_comparison(output: Path, store: Store, runs: Sequence[ComparedRun]) ->
     make_folder(output.parent)
     summary = summarize(runs)
     pair = _pair(store, summary, *runs) if len(runs) == 2 else None
-    page = rendering.render("comparison.html.j2", summary=summary, words=words, pair=pair)
+    page = rendering.render("comparison.html.j2", summary=summary, words=words, pair=pair, at_once=AT_ONCE)
     with replacing(output) as page_file, replacing(numbers) as numbers_file:
         page_file.write_text(page, encoding="utf-8", newline="\n")
         numbers_file.write_text(summary.model_dump_json(indent=1) + "\n", encoding="utf-8", newline="\n")
