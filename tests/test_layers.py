@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 from tasks.core.config import PROJECT
@@ -11,6 +12,18 @@ def test_imports_run_one_way() -> None:
     lint_imports = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([lint_imports], cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_every_package_and_page_is_packed() -> None:
+    settings = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    packages = [
+        path.parent.relative_to(PROJECT) for top in ("flows", "tasks") for path in PROJECT.glob(f"{top}/**/__init__.py")
+    ]
+    assert sorted(settings["packages"]) == sorted(".".join(package.parts) for package in packages)
+    pages = settings["package-data"]["tasks.core.pages"]
+    assert {f"*{path.suffix}" for path in (PROJECT / "tasks/core/pages").iterdir() if path.is_file()} - {"*.py"} == {
+        *pages
+    }
 
 
 def test_task_files_stay_thin() -> None:

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from tasks.core.dataset import Dataset, Images, Labels
 from tasks.core.duplicates import count_test_images_in_training, exact_pairs, find_first_copies, near_pairs
 from tasks.core.identity import Identity
-from tasks.core.near_duplicates import LEAST_CORRELATION, LEAST_STRUCTURE, Pairs
+from tasks.core.near_duplicates import LEAST_CORRELATION, LEAST_STRUCTURE
+from tasks.core.pairs import Pairs
 from tasks.core.store.artifact import Log
 from tasks.core.tables import duplicates_table, write_table
 

@@ -6,7 +6,8 @@ from itertools import chain
 import numpy as np
 
 from tasks.core.dataset import Dataset, Images
-from tasks.core.near_duplicates import Indices, Pairs, find_near_duplicates
+from tasks.core.near_duplicates import find_near_duplicates
+from tasks.core.pairs import Indices, Pairs
 
 
 class JoinedImages:

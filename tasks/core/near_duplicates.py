@@ -21,8 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
+from tasks.core.pairs import NO_PAIRS, Floats, Indices, Pairs
 
 LEAST_CORRELATION = 0.9
 LEAST_STRUCTURE = 0.8
@@ -41,19 +40,6 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, places: slice | Indices) -> NDArray[np.uint8]: ...
-
-
-class Pairs(NamedTuple):
-    """One element a pair, by the places of its images; `first` is the smaller one, and `mirrored` is `second`."""
-
-    first: Indices
-    second: Indices
-    mirrored: NDArray[np.bool_]
-    correlation: Floats
-    structure: Floats
-
-
-NO_PAIRS = Pairs._make(np.empty(0, dtype) for dtype in (np.int64, np.int64, np.bool_, np.float64, np.float64))
 
 
 class Search(NamedTuple):

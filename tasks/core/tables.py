@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from tasks.core.columns import CALIBRATION, DUPLICATES, PER_CLASS, PROBABILITY, TRAINING, predictions_columns
 from tasks.core.metrics import CalibrationBin
-from tasks.core.near_duplicates import Pairs
+from tasks.core.pairs import Pairs
 from tasks.core.statistics import f1_interval, wilson_interval
 
 METADATA_KEY = b"cifar_flow"
