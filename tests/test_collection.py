@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from killing import killed, killed_at_every_step, next_line, started
-from places import BUCKET_BY_SOAK, FolderPlace, Place, payload_of
+from places import BUCKET_BY_SOAK, IN_A_FOLDER, FolderPlace, Place, payload_of
 from tiny_artifacts import finished_run, make_artifact, quiet, stage_of
 
 from tasks.core.errors import InputError, WorldError
@@ -336,7 +336,7 @@ def test_what_was_collected_is_made_anew_by_the_next_run_that_needs_it(
 # Killed
 
 
-@BUCKET_BY_SOAK
+@IN_A_FOLDER
 def test_a_collection_killed_at_any_step_leaves_a_store_that_verifies_and_a_second_one_finishes(
     folder: FolderPlace, finished: Callable[..., str], tmp_path: Path
 ) -> None:

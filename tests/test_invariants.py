@@ -313,8 +313,8 @@ def test_whatever_happens_a_store_keeps_what_it_promised_and_knows_what_it_lost(
     place: Place, examples: int, steps: int
 ) -> None:
     numbers = count()
-    if isinstance(place, BucketPlace):  # ten times as slow
-        examples = examples // 8
+    if isinstance(place, BucketPlace):  # where each takes a minute
+        examples = max(1, examples // 25)
     run_state_machine_as_test(
         lambda: UsedStore(place.beside(str(next(numbers)))),
         settings=settings(
