@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from killing import go_on, killed, next_line, started
-from places import FolderPlace, Place, contents, payload_of, staged
+from places import BUCKET_BY_SOAK, FolderPlace, Place, contents, payload_of, staged
 from tiny_artifacts import quiet, stage_of
 
 from tasks.core.store.artifact import ArtifactRef, Key, Log, Stage
@@ -46,6 +46,7 @@ print(outcome.ref.model_dump_json())
 """
 
 
+@BUCKET_BY_SOAK
 def test_a_killed_build_leaves_no_version_and_the_next_one_builds(place: Place) -> None:
     with started(BUILDING, place.location) as process:
         assert next_line(process) == "x runs for the first time"

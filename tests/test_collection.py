@@ -158,6 +158,7 @@ def test_failed_runs_count_among_the_newest(place: Place, finished: Callable[...
 # What it is refused for
 
 
+@BUCKET_BY_SOAK
 def test_nothing_is_touched_while_a_run_is_in_progress(place: Place, finished: Callable[..., str]) -> None:
     finished("one", "never")
     with recorded_run(place.open(), {}, {}, quiet) as run:
@@ -173,6 +174,7 @@ def test_nothing_is_touched_while_a_run_is_in_progress(place: Place, finished: C
         assert run.record.run in planned(place, 0).kept
 
 
+@BUCKET_BY_SOAK
 def test_a_run_whose_process_was_killed_is_not_in_progress(place: Place) -> None:
     with started(RUNNING, place.location) as process:
         run = next_line(process)
@@ -208,6 +210,7 @@ def refused_untouched(place: Place) -> str:
     return str(raised.value)
 
 
+@BUCKET_BY_SOAK
 def test_nothing_is_touched_while_a_line_of_the_log_is_torn(place: Place, finished: Callable[..., str]) -> None:
     finished("one")
     finished("two")
@@ -276,6 +279,7 @@ def test_a_run_that_is_promoted_again_is_back_on_a_log_that_was_lost(
 # Numbers
 
 
+@BUCKET_BY_SOAK
 def test_a_dry_run_changes_nothing_and_names_the_same_versions_and_bytes(
     place: Place, finished: Callable[..., str]
 ) -> None:
@@ -305,6 +309,7 @@ def test_a_second_collection_finds_nothing_to_do(place: Place, finished: Callabl
 # Collected runs
 
 
+@BUCKET_BY_SOAK
 def test_collected_runs_stay_in_the_history_and_say_so_when_their_artifacts_are_wanted(
     place: Place, finished: Callable[..., str]
 ) -> None:

@@ -66,6 +66,7 @@ def test_root_files_are_files_of_their_own(folder: FolderPlace) -> None:
         store.open(ref)
 
 
+@BUCKET_BY_SOAK
 @pytest.mark.parametrize("damage", [delete, overwrite, truncate, flip_a_bit])
 def test_damaged_root_files_are_put_right(place: Place, damage: Spoil) -> None:
     finished(place, "one")
@@ -96,6 +97,7 @@ def test_a_store_without_a_promoted_run_has_nothing_to_put_right(place: Place) -
     assert actions(place) == ["refuse"]
 
 
+@BUCKET_BY_SOAK
 def test_a_refused_run_is_complete_and_on_the_log_and_changes_no_root_file(place: Place) -> None:
     finished_run(place.location, "one", identity_of("archive"))
     before = place.read("current.json")
@@ -112,6 +114,7 @@ def test_a_refused_run_is_complete_and_on_the_log_and_changes_no_root_file(place
     assert refused.verdict.endswith(logged(place)[1]["why"])
 
 
+@BUCKET_BY_SOAK
 def test_a_run_with_the_same_results_keeps_the_promoted_one(place: Place) -> None:
     [first] = finished(place, "one")
     log: list[str] = []
@@ -159,6 +162,7 @@ def test_a_run_whose_report_fails_is_not_promoted(place: Place) -> None:
     assert root_files(place) == files_of("three")
 
 
+@BUCKET_BY_SOAK
 def test_a_refusal_needs_nothing_of_the_promoted_run_that_is_lost(place: Place) -> None:
     [record] = finished(place, "one")
     place.lose(record.artifacts["weights"])
@@ -169,6 +173,7 @@ def test_a_refusal_needs_nothing_of_the_promoted_run_that_is_lost(place: Place) 
     assert root_files(place) == files_of("one")
 
 
+@BUCKET_BY_SOAK
 def test_the_same_results_stand_in_for_a_promoted_run_whose_versions_are_lost(place: Place) -> None:
     [record] = finished(place, "one")
     make_artifact(place.open(), "weights", results("one", identity_of())["weights"], refresh=True)
@@ -195,6 +200,7 @@ def test_a_promoted_run_whose_files_are_lost_does_not_keep_the_store_from_being_
 # A lost current.json
 
 
+@BUCKET_BY_SOAK
 @pytest.mark.parametrize("damage", [delete, halve])
 def test_a_lost_current_json_is_restored_from_the_log_and_the_runs_record(place: Place, damage: Spoil) -> None:
     finished(place, "one", "two")
@@ -212,6 +218,7 @@ def test_a_lost_current_json_is_restored_from_the_log_and_the_runs_record(place:
     assert line.startswith(f"current.json was {how}: by promotions.jsonl, the current run is {current(place).run}; ")
 
 
+@BUCKET_BY_SOAK
 def test_a_current_json_that_was_lost_after_a_rollback_is_of_the_run_that_was_gone_back_to(place: Place) -> None:
     one, _ = finished(place, "one", "two")
     before = rolled_back_to(place.open(), one)
@@ -220,6 +227,7 @@ def test_a_current_json_that_was_lost_after_a_rollback_is_of_the_run_that_was_go
     assert current(place) == before
 
 
+@BUCKET_BY_SOAK
 def test_the_gate_is_not_switched_off_by_a_lost_current_json(place: Place) -> None:
     finished_run(place.location, "good", correct=[True] * 400)
     place.delete("current.json")
@@ -294,6 +302,7 @@ def rolled_back_to(store: Store, record: RunRecord) -> Current:
     return roll_back(store, record, "because I say so", quiet)
 
 
+@BUCKET_BY_SOAK
 def test_a_run_that_was_refused_can_be_promoted_by_hand(place: Place) -> None:
     finished(place, "one")
     refused = finished_run(place.location, "two", policy="never").record

@@ -58,6 +58,7 @@ def refused(store: Store, name: str) -> str:
 # Which run is meant
 
 
+@BUCKET_BY_SOAK
 def test_a_run_is_found_by_its_id_and_by_how_that_begins(store: Store, finished: Callable[..., str]) -> None:
     runs = [finished("one"), finished("two")]
 
@@ -151,6 +152,7 @@ def test_an_ambiguous_beginning_names_the_newest_runs_that_it_may_mean(
     assert [run for run in runs if run in words] == runs[1:]
 
 
+@BUCKET_BY_SOAK
 def test_a_record_that_cannot_be_read_is_said_and_is_no_row(
     place: Place, store: Store, finished: Callable[..., str]
 ) -> None:
@@ -283,6 +285,7 @@ def test_a_run_without_artifacts_says_that_it_has_none(store: Store) -> None:
         artifact_of(store, run.record.run, "weights")
 
 
+@BUCKET_BY_SOAK
 def test_a_payload_is_its_table_or_its_only_file_or_the_folder_of_several(place: Place) -> None:
     report = finished_run(place.location, "one").record.artifacts["report"]
     store = place.open()
@@ -300,6 +303,7 @@ def test_a_payload_is_of_the_run_that_was_asked_for(place: Place, finished: Call
     assert payload_of(place.open(), "previous", "per_class").read_bytes() == b"classes of one"
 
 
+@BUCKET_BY_SOAK
 def test_damaged_bytes_are_not_handed_out(place: Place) -> None:
     ref = finished_run(place.location, "one").record.artifacts["per_class"]
     assert payload_of(place.open(), "current", "per_class")
@@ -309,6 +313,7 @@ def test_damaged_bytes_are_not_handed_out(place: Place) -> None:
         payload_of(place.open(), "current", "per_class")
 
 
+@BUCKET_BY_SOAK
 def test_looking_at_the_history_changes_nothing(place: Place, finished: Callable[..., str]) -> None:
     finished("one")
     finished("two")
