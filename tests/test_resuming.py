@@ -145,6 +145,17 @@ def interrupting() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("interrupting")
+def test_a_signal_that_is_ignored_as_by_what_a_shell_runs_in_its_background_stays_so() -> None:
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with deferred_interruption() as interruption:
+            signal.raise_signal(signal.SIGINT)
+            assert not interruption.asked
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
 def test_a_signal_is_held_back_until_it_suits() -> None:
     with deferred_interruption() as interruption:
         assert not interruption.asked

@@ -40,11 +40,15 @@ class Interruption:
 
 @contextmanager
 def deferred_interruption() -> Iterator[Interruption]:
-    """Hold SIGINT and SIGTERM back for this block; outside the main thread, which alone gets them, do nothing."""
+    """Hold SIGINT and SIGTERM back for this block; outside the main thread, which alone gets them, do nothing.
+
+    One that is ignored, as Ctrl-C is by what a shell runs in its background, stays so.
+    """
     interruption = Interruption()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
-            interruption.handlers[number] = signal.signal(number, interruption.note)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                interruption.handlers[number] = signal.signal(number, interruption.note)
     try:
         yield interruption
     finally:

@@ -67,7 +67,8 @@ class Lifeline:
     def begin(self) -> None:
         """Say that all workers are there; from here on a signal, from whomever, has them stop at the same step."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.asked.note)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self.asked.note)
         self.send(Begun())
 
     def listen(self) -> None:
