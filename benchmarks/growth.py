@@ -18,14 +18,17 @@ def growth(bench: Bench) -> list[Row]:
     """One run for each size and stage, each in a process of its own."""
     found: dict[str, list[Measured]] = {name: [] for name in STAGES}
     folder, archive = bench.folder / "grown", bench.folder / "grown.tar"
-    for times in TIMES:
-        say(f"growth: {times} times the data")
+    few: dict[str, float] = {}
+    for times in (None, *TIMES):
+        say(f"growth: {f'{times} times the data' if times else 'a batch'}")
         folder.mkdir()
         ask("grown.py", "repeat", archive=bench.archive, times=times, into=archive)
-        imports = ask("grown.py", "stage", name="nothing", archive=archive, folder=folder)
         for name, measured in found.items():
             one = ask("grown.py", "stage", name=name, archive=archive, folder=folder)
-            measured.append({**one, "peak_bytes": one["peak_bytes"] - imports["peak_bytes"]})
+            if times is None:
+                few[name] = one["peak_bytes"] - one["held_bytes"]
+            else:
+                measured.append({**one, "peak_bytes": one["peak_bytes"] - few[name]})
         shutil.rmtree(folder)
         archive.unlink()
     return [_row(name, measured) for name, measured in found.items()]
@@ -46,8 +49,8 @@ def _row(name: str, measured: Sequence[Measured]) -> Row:
         f"{slower:.1f} times the seconds for {TIMES[-1]} times the data; peak "
         f"{', '.join(format(share, '.2f') for share in shares)} of the bytes, and {more:.2f} more for each more",
         "linear, peak < 1.5 of the bytes",
-        f"{epoch}one process each; peak resident memory beyond what the imports take; the bytes it must hold are those "
-        f"of {STAGES[name]}: {_list(held)} MB.",
+        f"{epoch}one process each; peak resident memory beyond what the stage takes for one batch; the bytes it must "
+        f"hold are those of {STAGES[name]}: {_list(held)} MB.",
     )
 
 
