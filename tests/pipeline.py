@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from tasks.core.config import PROJECT
 
 TIMEOUT_S = 300
@@ -56,6 +58,30 @@ class Pipeline:
     def records(self) -> list[dict[str, Any]]:
         """The run records, oldest first."""
         return [read_json(path) for path in sorted((self.store / "runs").glob("*.json"))]
+
+
+def run_flow(
+    shell: Pipeline, flow: str, *arguments: object, exit_code: int = 0, **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """A flow file of the project as a user starts it, to its end, with what it says."""
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "flows" / flow), *map(str, arguments)],
+        cwd=shell.cwd,
+        env=shell.environ() | environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == exit_code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def asked(url: str, what: str) -> list[dict[str, Any]]:
+    """All that a Prefect server has of something, as `artifacts`."""
+    found: list[dict[str, Any]] = httpx.post(f"{url}/{what}/filter", json={}, trust_env=False).raise_for_status().json()
+    return found
 
 
 def copy_of_project(folder: Path) -> Path:

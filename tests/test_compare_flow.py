@@ -4,19 +4,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-from pipeline import TIMEOUT_S, Pipeline
+from pipeline import Pipeline, asked, run_flow
 from places import FolderPlace, flip_a_bit
 
-from tasks.core.config import PROJECT
 from tasks.core.errors import InputError
 from tasks.core.store import open_store
 from tasks.core.store.history import find_run
-
-FLOW = PROJECT / "flows" / "compare_flow.py"
 
 
 @pytest.fixture
@@ -27,23 +22,7 @@ def shell(two_runs: Path, prefect_home: Path, tmp_path: Path) -> Pipeline:
 
 def compare(shell: Pipeline, *arguments: object, exit_code: int = 0, **environment: str) -> str:
     """What it says on stderr, where Prefect's log goes."""
-    done = subprocess.run(
-        [sys.executable, str(FLOW), *map(str, arguments)],
-        cwd=shell.cwd,
-        env=shell.environ() | environment,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    assert done.returncode == exit_code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr
-
-
-def asked(url: str, what: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.post(f"{url}/{what}/filter", json={}, trust_env=False).raise_for_status().json()
-    return found
+    return run_flow(shell, "compare_flow.py", *arguments, exit_code=exit_code, **environment).stderr
 
 
 def test_two_runs_are_compared_into_the_current_folder_on_a_server_of_its_own(shell: Pipeline) -> None:

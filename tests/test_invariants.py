@@ -12,7 +12,6 @@ from dataclasses import replace
 from itertools import count
 from typing import NamedTuple
 
-import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
@@ -40,6 +39,7 @@ IMAGES = 24
 RIGHT = {"good": 23, "poor": 9}  # of the images; the gate tells one from the other
 IDENTITIES = [identity_of("archive"), identity_of("generated")]
 ARTIFACTS = ("dataset", "weights", "predictions", "per_class", "report")
+EXAMPLES, STEPS = (200, 50) if SOAK else (8, 30)
 STEPS_OF_A_RUN = 140
 STEPS_OF_A_REQUEST = 4  # a folder is changed so often where a bucket is sent one request
 
@@ -308,18 +308,14 @@ class UsedStore(RuleBasedStateMachine):
             spoil(self.place, name)
 
 
-@pytest.mark.parametrize(("examples", "steps"), [(200, 50) if SOAK else (8, 30)])
-def test_whatever_happens_a_store_keeps_what_it_promised_and_knows_what_it_lost(
-    place: Place, examples: int, steps: int
-) -> None:
+def test_whatever_happens_a_store_keeps_what_it_promised_and_knows_what_it_lost(place: Place) -> None:
     numbers = count()
-    if isinstance(place, BucketPlace):  # where each takes a minute
-        examples = max(1, examples // 25)
+    in_a_bucket = isinstance(place, BucketPlace)  # where each takes a minute
     run_state_machine_as_test(
         lambda: UsedStore(place.beside(str(next(numbers)))),
         settings=settings(
-            max_examples=examples,
-            stateful_step_count=steps,
+            max_examples=max(1, EXAMPLES // 25) if in_a_bucket else EXAMPLES,
+            stateful_step_count=STEPS,
             derandomize=not SOAK,
             report_multiple_bugs=False,
             database=None,

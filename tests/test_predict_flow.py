@@ -4,21 +4,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 from own_images import damaged, noise, saved
-from pipeline import TIMEOUT_S, Pipeline
+from pipeline import Pipeline, asked, run_flow
 
 from flows.parameters import MOST_BYTES, as_parameters
-from tasks.core.config import PROJECT
 from tasks.core.errors import InputError
 from tasks.core.store import open_store
 from tasks.core.store.history import find_run
 from tasks.core.tables import read_facts, read_table
-
-FLOW = PROJECT / "flows" / "predict_flow.py"
 
 
 @pytest.fixture
@@ -39,24 +34,7 @@ def photos(tmp_path: Path) -> Path:
 def predict(
     shell: Pipeline, *arguments: object, exit_code: int = 0, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(FLOW), *map(str, arguments)]
-    done = subprocess.run(
-        command,
-        cwd=shell.cwd,
-        env=shell.environ() | environment,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    assert done.returncode == exit_code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def asked(url: str, what: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.post(f"{url}/{what}/filter", json={}, trust_env=False).raise_for_status().json()
-    return found
+    return run_flow(shell, "predict_flow.py", *arguments, exit_code=exit_code, **environment)
 
 
 def test_a_relative_folder_is_predicted_into_the_current_folder_on_a_server_of_its_own(

@@ -250,7 +250,7 @@ def test_the_images_to_look_through_are_of_every_cell_of_the_confusion_matrix(
     monkeypatch.setattr(gallery, "MOST_IMAGES", 12)
     dataset = make_dataset(test_images=300)
     predictions = make_predictions(dataset, wrong_every=50)
-    found = gallery.Gallery(dataset, predictions)
+    found = gallery.make_gallery(dataset, predictions)
     pairs = {(image.label, image.predicted) for image in found.images}
 
     assert pairs == {*zip(predictions["label"], predictions["predicted"], strict=True)}

@@ -1,7 +1,6 @@
 """The test images that a report shows: a few at once, and many to look through."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -25,37 +24,20 @@ MOST_BYTES = 1_200_000  # what so many photographs come to at the most; noise ta
 
 @dataclass(frozen=True)
 class Gallery:
-    """What a network made of a dataset's test images, told by its predictions table."""
+    """What a network made of test images; a place on the sheet is a place among `images`, all that are on the page."""
 
-    dataset: Dataset
-    predictions: pd.DataFrame
-
-    @cached_property
-    def first(self) -> list[Prediction]:
-        return self._on_sheet(self._first)
-
-    @cached_property
-    def mistakes(self) -> list[Prediction]:
-        return self._on_sheet(self._mistakes)
-
-    @cached_property
-    def unsure(self) -> list[Prediction]:
-        return self._on_sheet(self._unsure)
-
-    @cached_property
-    def images(self) -> list[Prediction]:
-        """All that are on the page, in random order; a place on the sheet is a place in this list."""
-        return self._on_sheet(self._all)
-
-    @cached_property
-    def sheet(self) -> Sheet:
-        return self._on_one_sheet[1]
+    classes: tuple[str, ...]
+    sheet: Sheet
+    images: list[Prediction]
+    first: list[Prediction]
+    mistakes: list[Prediction]
+    unsure: list[Prediction]
 
     def data(self) -> dict[str, Any]:
-        """The same for the page's script."""
-        number = {name: place for place, name in enumerate(self.dataset.classes)}
+        """The images for the page's script."""
+        number = {name: place for place, name in enumerate(self.classes)}
         return {
-            "classes": self.dataset.classes,
+            "classes": self.classes,
             "columns": self.sheet.columns,
             "images": [
                 {
@@ -69,37 +51,27 @@ class Gallery:
             ],
         }
 
-    def _on_sheet(self, rows: pd.DataFrame) -> list[Prediction]:
-        return predictions_on_sheet(rows, self._places)
 
-    @cached_property
-    def _first(self) -> pd.DataFrame:
-        return self.predictions.head(FIRST_IMAGES)
+def make_gallery(dataset: Dataset, predictions: pd.DataFrame) -> Gallery:
+    """The gallery of a dataset's test images and their predictions table; the images are in random order."""
+    first = predictions.head(FIRST_IMAGES)
+    mistakes = confident_mistakes(predictions, A_FEW)
+    unsure = least_certain(predictions, A_FEW)
+    shown, sheet = _on_one_sheet(dataset, predictions, [first, mistakes, unsure])
+    places = {int(index): place for place, index in enumerate(shown["index"])}
+    return Gallery(
+        dataset.classes, sheet, *(predictions_on_sheet(rows, places) for rows in (shown, first, mistakes, unsure))
+    )
 
-    @cached_property
-    def _mistakes(self) -> pd.DataFrame:
-        return confident_mistakes(self.predictions, A_FEW)
 
-    @cached_property
-    def _unsure(self) -> pd.DataFrame:
-        return least_certain(self.predictions, A_FEW)
-
-    @cached_property
-    def _all(self) -> pd.DataFrame:
-        return self._on_one_sheet[0]
-
-    @cached_property
-    def _on_one_sheet(self) -> tuple[pd.DataFrame, Sheet]:
-        """As many images as a page may hold, with those that it shows at once."""
-        most = MOST_IMAGES
-        while True:
-            some = pd.concat([spread(self.predictions, most), self._first, self._mistakes, self._unsure])
-            rows = some.drop_duplicates("index")
-            sheet = sheet_of(copied(self.dataset.test_images, rows["index"].to_numpy()))
-            if len(sheet.uri) <= MOST_BYTES or not most:
-                return rows, sheet
-            most //= 2
-
-    @cached_property
-    def _places(self) -> dict[int, int]:
-        return {int(index): place for place, index in enumerate(self._all["index"])}
+def _on_one_sheet(
+    dataset: Dataset, predictions: pd.DataFrame, at_once: list[pd.DataFrame]
+) -> tuple[pd.DataFrame, Sheet]:
+    """As many images as a page may hold, with those that it shows at once."""
+    most = MOST_IMAGES
+    while True:
+        rows = pd.concat([spread(predictions, most), *at_once]).drop_duplicates("index")
+        sheet = sheet_of(copied(dataset.test_images, rows["index"].to_numpy()))
+        if len(sheet.uri) <= MOST_BYTES or not most:
+            return rows, sheet
+        most //= 2

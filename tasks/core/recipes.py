@@ -103,3 +103,5 @@ RECIPES: dict[RecipeName, Recipe] = {
         precision="auto",
     ),
 }
+
+OUR_MODELS = {recipe.model for recipe in RECIPES.values()}  # the networks whose code comes with the project

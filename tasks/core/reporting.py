@@ -1,7 +1,6 @@
 """The report of a run: one page that needs nothing else, and its numbers for machines."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
@@ -17,7 +16,7 @@ from tasks.core.charts import accuracy_chart, learning_chart, loss_chart, reliab
 from tasks.core.data_checks import DataChecks, checks_in_words
 from tasks.core.dataset import Dataset
 from tasks.core.facts import Facts
-from tasks.core.gallery import Gallery
+from tasks.core.gallery import make_gallery
 from tasks.core.pages import rendering
 from tasks.core.pictures import training_grid
 from tasks.core.statistics import Estimate, wilson_interval
@@ -88,7 +87,7 @@ def write_report(folder: Path, facts: Facts, results: Results) -> None:
         reliability_chart=reliability_chart(results.calibration),
         per_class=_rows(results.per_class),
         confusion=list(heat_rows(confusion_matrix(results.predictions), dataset.classes)),
-        gallery=Gallery(dataset, results.predictions),
+        gallery=make_gallery(dataset, results.predictions),
     )
     numbers = json.dumps(metrics.model_dump(), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / "report.html").write_text(page, encoding="utf-8", newline="\n")
@@ -153,5 +152,5 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _number(value: Any) -> float | None:
-    """JSON knows neither NaN nor infinity: a loss that diverged and a class without images have no number."""
-    return float(value) if pd.notna(value) and math.isfinite(value) else None
+    """JSON knows no NaN: a class without images has no number."""
+    return float(value) if pd.notna(value) else None

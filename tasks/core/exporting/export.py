@@ -20,7 +20,7 @@ from tasks.core.errors import InputError, WorldError
 from tasks.core.evaluation import class_probabilities
 from tasks.core.exporting.formats import FORMATS, Answer, SelfContained
 from tasks.core.identity import Identity
-from tasks.core.recipes import RECIPES
+from tasks.core.recipes import OUR_MODELS
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef
 from tasks.core.store.history import artifact_of, find_run
@@ -32,7 +32,6 @@ TOLERANCE = 1e-4  # of a probability: other libraries add up in another order
 STORED = "the run's predictions"
 RECOMPUTED = "predictions made anew on a CPU without test augmentation"
 CPU = torch.device("cpu")
-OUR_MODELS = {recipe.model for recipe in RECIPES.values()}
 
 
 class _Said(BaseModel):

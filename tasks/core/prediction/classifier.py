@@ -12,13 +12,11 @@ from tasks.core.config import Normalization
 from tasks.core.dataset import Images
 from tasks.core.errors import InputError, WorldError
 from tasks.core.evaluation import class_probabilities
-from tasks.core.recipes import RECIPES
+from tasks.core.recipes import OUR_MODELS
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef
 from tasks.core.store.history import artifact_of, find_run
 from tasks.core.weights import Lineage, load_lineage, load_network
-
-OURS = {recipe.model for recipe in RECIPES.values()}
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def load_classifier(store: Store, run: str, device: torch.device, model: str | N
     weights = artifact_of(store, run, "weights")
     folder = store.open(weights)
     lineage = load_lineage(folder)
-    if model is None and lineage.recipe.model not in OURS:
+    if model is None and lineage.recipe.model not in OUR_MODELS:
         raise InputError(
             f"weights: expected those of a network that comes with cifar-flow, got those of {lineage.recipe.model}; "
             "give that as --model if its code is to be trusted"
