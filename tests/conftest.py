@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -20,6 +21,9 @@ from tiny import tiny_archive
 from tiny_artifacts import finished_run
 
 from tasks.core.config import Settings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # What a shell runs in its background ignores Ctrl-C, and so would the processes that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -123,6 +127,20 @@ def pipeline(tmp_path: Path, prefect_home: Path) -> Pipeline:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     return Pipeline(store=tmp_path / "store", home=prefect_home, cwd=elsewhere)
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """A real browser, where there is one; not for longer than a module, as its event loop runs in this thread."""
+    from playwright.sync_api import sync_playwright  # which most tests do without
+
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-quic"])
+        yield browser
+        browser.close()
 
 
 def answers(url: str) -> bool:

@@ -1,19 +1,13 @@
 """The comparison as a person sees it: in a real browser."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tasks.core.comparing.page import write_comparison
 from tasks.core.comparing.runs import load_runs
 from tasks.core.store import open_store
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 
 @pytest.fixture(
@@ -23,14 +17,6 @@ def comparison(request: pytest.FixtureRequest, two_runs: Path, tmp_path_factory:
     store, path = open_store(two_runs), tmp_path_factory.mktemp("comparison") / "comparison.html"
     write_comparison(path, store, load_runs(store, request.param))
     return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-quic"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("width", [390, 1440])
