@@ -2,7 +2,10 @@
 
 import os
 import pickle
+import platform
 import re
+import subprocess
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +18,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from tasks.core.dataset import Dataset, save_dataset
-from tasks.core.device import Hardware, choose_device, describe_device
+from tasks.core.device import Hardware, choose_device, describe_device, precision_for
 from tasks.core.errors import InputError
 from tasks.core.model import Net
 from tasks.core.networks import new_network
@@ -30,6 +33,26 @@ from tasks.core.weights import Lineage, load_lineage, load_network, save_weights
 CPU = torch.device("cpu")
 TUTORIAL = RECIPES["tutorial"]
 NET = TUTORIAL.model
+MEMORY = """
+import resource
+from pathlib import Path
+import torch
+from tasks.core.device import freed_memory_kept
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+def paged_in(tensors: int) -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(tensors):
+        torch.zeros(2**26, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+with freed_memory_kept():
+    paged_in(20)
+    print(paged_in(5), resident())
+print(resident())
+"""
 LINE = re.compile(r"\[(\d+), ([ \d]{4}\d)\] loss: (\d+\.\d{3})")
 
 
@@ -309,6 +332,22 @@ def test_a_loss_that_is_no_number_ends_training_with_advice_and_leaves_no_weight
     assert global_state() == before
 
 
+# Order in memory
+
+
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_a_network_that_views_its_features_is_trained_in_the_usual_order_alone(tmp_path: Path, precision: str) -> None:
+    own = recipe(model="own_networks:viewing", batch_size=10, precision=precision)
+    if precision == "float32":
+        assert trained(tiny_dataset(), tmp_path / "weights", own)
+        return
+    with pytest.raises(InputError) as caught:
+        trained(tiny_dataset(), tmp_path / "weights", own)
+    said = str(caught.value)
+    assert said.startswith("model own_networks:viewing: expected it to take images in torch.channels_last, got: view ")
+    assert said.endswith("; put flatten or reshape in the place of view, or give --precision float32")
+
+
 # The device
 
 
@@ -333,3 +372,30 @@ def test_memory_that_runs_out_is_one_line_with_what_to_try(tmp_path: Path, batch
         trained(tiny_dataset(), tmp_path / "weights", greedy)
     images = f"batches of {batch_size} images"
     assert str(caught.value) == f"device cpu: expected room for {images}, got out of memory; {advice}"
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, torch.bfloat16),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, torch.float32),
+        ({"cpu_name": "Neoverse V1", "bf16": True}, torch.bfloat16),
+        ({"cpu_name": "Intel Core", "avx2": True}, torch.float32),
+    ],
+    ids=str,
+)
+def test_a_processor_computes_in_bfloat16_only_where_that_is_faster(
+    monkeypatch: pytest.MonkeyPatch, features: dict[str, object], expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
+    assert precision_for(CPU, "auto") == expected
+    assert precision_for(CPU, "float32") == torch.float32
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left as they are")
+def test_freed_memory_is_kept_for_the_next_step_and_given_back_in_the_end() -> None:
+    done = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True)
+    paged_in, kept, given_back = map(int, done.stdout.split())
+    assert paged_in < 1_000  # of 16,384 pages that each tensor takes
+    assert kept - given_back > 50 * 2**20

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tasks.core.device import precision_for
+
 ITERATIONS = 3
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -43,10 +45,10 @@ def update(parameter: Tensor, direction: Tensor, rate: float, *, orthogonal: boo
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """The matrix with its singular values brought near 1, by a Newton-Schulz iteration in bfloat16."""
+    """The matrix with its singular values brought near 1, by a Newton-Schulz iteration; bfloat16 is enough for it."""
     a, b, c = COEFFICIENTS
     is_tall = len(matrix) > matrix.shape[1]
-    wide = (matrix.T if is_tall else matrix).bfloat16()
+    wide = (matrix.T if is_tall else matrix).to(precision_for(matrix.device, "auto"))
     wide = wide / (wide.norm() + 1e-7)
     for _ in range(ITERATIONS):
         square = wide @ wide.T

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from tasks.core.dataset import Dataset
-from tasks.core.device import kernels_for
+from tasks.core.device import freed_memory_kept, kernels_for
 from tasks.core.networks import new_network
 from tasks.core.tables import training_table, write_table
 from tasks.core.training.images import training_images
@@ -21,7 +21,7 @@ def train_part(folder: Path, dataset: Dataset, training: Training, watch: Watch,
     """Train, going on from a checkpoint if there is one; who leads leaves weights and the loss curve in `folder`."""
     recipe, device = training.recipe, training.hardware.device
     images, held_out = training_images(dataset, training.validation, device)
-    with kernels_for(training.hardware, recipe.batch_size), _seeded(training.seed, device):
+    with kernels_for(training.hardware, recipe.batch_size), freed_memory_kept(), _seeded(training.seed, device):
         network = new_network(recipe.model, len(dataset.classes), training.seed).to(device)
         curve = Trainer(network, images, held_out, training, workers).run(watch)
     if workers.leads:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from tasks.core.device import TINY_BATCH, precision_for
+from tasks.core.device import TINY_BATCH, layout_for, precision_for
+from tasks.core.errors import InputError
 from tasks.core.model import Net
 from tasks.core.recipes import Recipe
 from tasks.core.training.workers import Workers
@@ -30,9 +31,11 @@ class AutogradSteps:
         self, network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, set_rate: SetRate, workers: Workers
     ) -> None:
         self._recipe, self._set_rate, self._workers = recipe, set_rate, workers
-        self._dtype = precision_for(next(network.parameters()).device, recipe.precision)
-        self._in_memory = torch.contiguous_format if self._dtype == torch.float32 else torch.channels_last
-        self._optimizer, self._network = optimizer, workers.joined(network.to(memory_format=self._in_memory))
+        device = next(network.parameters()).device
+        self._dtype, self._in_memory = precision_for(device, recipe.precision), layout_for(device, recipe.precision)
+        network.to(memory_format=self._in_memory)
+        _refuse_other_layouts(network, recipe.model, self._in_memory)
+        self._optimizer, self._network = optimizer, workers.joined(network)
 
     def take(self, inputs_nchw: Tensor, targets: Tensor, first_step: int) -> Tensor:
         size = self._recipe.batch_size
@@ -56,6 +59,22 @@ class AutogradSteps:
         with torch.no_grad():
             hits = (logits.argmax(dim=1) == labels).sum()
             return torch.stack([part.detach(), hits.float()])
+
+
+@torch.no_grad()
+def _refuse_other_layouts(network: nn.Module, model: str, layout: torch.memory_format) -> None:
+    """InputError if the network's code takes images in their usual order in memory alone, as a `view` may."""
+    was_training, device = network.training, next(network.parameters()).device
+    try:
+        network.eval()(torch.zeros(2, 3, 32, 32, device=device).contiguous(memory_format=layout))
+    except RuntimeError as error:
+        words = " ".join(str(error).split())
+        raise InputError(
+            f"model {model}: expected it to take images in {layout}, got: {words}; "
+            "put flatten or reshape in the place of view, or give --precision float32"
+        ) from None
+    finally:
+        network.train(was_training)
 
 
 class WrittenOutSteps:
