@@ -9,7 +9,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torchvision.transforms.functional as transformed
 from tiny import CLASSES, tiny_dataset
+from torch import Tensor
 from torchvision import transforms
 
 from tasks.core import evaluation
@@ -27,7 +29,7 @@ from tasks.core.evaluation import (
 )
 from tasks.core.metrics import read_scores
 from tasks.core.networks import new_network
-from tasks.core.recipes import RECIPES
+from tasks.core.recipes import RECIPES, TestAugmentation
 from tasks.core.tables import read_facts, read_table
 from tasks.core.weights import Lineage, save_weights
 
@@ -187,16 +189,34 @@ def test_many_images_are_one_table_in_the_order_of_the_images(tmp_path: Path, mo
 # Probabilities of a batch
 
 
-def test_a_batch_has_float32_probabilities_by_flipping_too() -> None:
+def moved(inputs: Tensor, down: int, right: int) -> Tensor:
+    """Images moved by a pixel at most; what comes in from beyond an edge is reflected."""
+    edged: Tensor = transformed.pad(inputs, [1] * 4, padding_mode="reflect")
+    return edged[..., 1 - down : 33 - down, 1 - right : 33 - right]
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "shifts", "mirrored_too"),
+    [
+        ("none", [(0, 0)], False),
+        ("flip", [(0, 0)], True),
+        ("flip-and-shift", [(0, 0), (1, 1), (1, -1), (-1, 1), (-1, -1)], True),
+    ],
+)
+def test_a_batch_has_the_probabilities_of_the_mean_logits_of_each_images_views(
+    augmentation: TestAugmentation, shifts: list[tuple[int, int]], mirrored_too: bool
+) -> None:
     network = new_network(TUTORIAL.model, 3, seed=1).eval()
     images = torch.from_numpy(tiny_dataset(test=5).test_images)
-    found = class_probabilities(network, images, Normalization(), flip=True)
+    found = class_probabilities(network, images, Normalization(), augmentation)
     inputs = expand(images, Normalization())
+    views = [moved(inputs, *by) for by in shifts]
+    if mirrored_too:
+        views += [view.flip(3) for view in views]
     with torch.no_grad():
-        expected = ((network(inputs) + network(inputs.flip(3))) / 2).softmax(dim=1)
+        expected = torch.stack([network(view) for view in views]).mean(dim=0).softmax(dim=1)
     assert found.dtype == np.float32
     assert np.allclose(found, expected, atol=1e-6)
-    assert not np.allclose(found, class_probabilities(network, images, Normalization()), atol=1e-6)
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])

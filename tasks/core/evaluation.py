@@ -1,6 +1,7 @@
 """Evaluating stored weights on the test images, some at a time: memory does not grow with their number."""
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from pydantic import JsonValue
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from tasks.core.columns import predictions_columns
 from tasks.core.config import Normalization
 from tasks.core.dataset import Dataset, copied, expand
 from tasks.core.errors import InputError
 from tasks.core.metrics import SCORES, Scores, Tally
-from tasks.core.recipes import Recipe
+from tasks.core.recipes import Recipe, TestAugmentation
 from tasks.core.store.artifact import Log
 from tasks.core.tables import (
     ROW_GROUP,
@@ -45,11 +47,13 @@ def predict_into(
     """Leave `predictions.parquet` in `folder`: the stored network's answer for every test image."""
     facts = {"artifact": "predictions", "inputs": dict(inputs), **load_lineage(weights).facts()}
     network = load_network(weights, recipe.model, device)
-    parts = _predicted(network, dataset, device, flip=recipe.test_augmentation == "flip")
+    parts = _predicted(network, dataset, device, recipe.test_augmentation)
     write_parts(folder / "predictions.parquet", predictions_columns(dataset.classes), parts, facts)
 
 
-def _predicted(network: nn.Module, dataset: Dataset, device: torch.device, *, flip: bool) -> Iterator[pa.Table]:
+def _predicted(
+    network: nn.Module, dataset: Dataset, device: torch.device, augmentation: TestAugmentation
+) -> Iterator[pa.Table]:
     """The predictions for the test images in their order, a row group at a time."""
     for first in range(0, len(dataset.test_labels), ROW_GROUP):
         labels = dataset.test_labels[first : first + ROW_GROUP]
@@ -57,21 +61,21 @@ def _predicted(network: nn.Module, dataset: Dataset, device: torch.device, *, fl
         for start in range(0, len(labels), BATCH_SIZE):
             images = copied(dataset.test_images, slice(first + start, first + start + BATCH_SIZE))
             probabilities[start : start + BATCH_SIZE] = class_probabilities(
-                network, torch.from_numpy(images).to(device), dataset.normalization, flip=flip
+                network, torch.from_numpy(images).to(device), dataset.normalization, augmentation
             )
         yield predictions_table(labels, probabilities, dataset.classes, first)
 
 
 @torch.inference_mode()
 def class_probabilities(
-    network: nn.Module, images_nchw: Tensor, normalization: Normalization, *, flip: bool = False
+    network: nn.Module, images_nchw: Tensor, normalization: Normalization, augmentation: TestAugmentation = "none"
 ) -> NDArray[np.float32]:
     """Softmax of the logits, float32 [N, classes], for one batch of images, uint8 [N, 3, 32, 32] on the device.
 
-    With `flip` the logits are the mean of an image's and its mirror image's. Raises InputError unless all are finite.
+    The logits are the mean over the views of an image that `augmentation` asks for; InputError unless all are finite.
     """
     inputs = expand(images_nchw, normalization)
-    logits = (network(inputs) + network(inputs.flip(3))) / 2 if flip else network(inputs)
+    logits = torch.stack([network(view) for view in _views(inputs, augmentation)]).mean(dim=0)
     finite = logits.isfinite().all(dim=1)
     if not finite.all():
         raise InputError(
@@ -80,6 +84,18 @@ def class_probabilities(
         )
     probabilities: NDArray[np.float32] = logits.float().softmax(dim=1).cpu().numpy()
     return probabilities
+
+
+def _views(inputs: Tensor, augmentation: TestAugmentation) -> Iterator[Tensor]:
+    """Images [N, 3, 32, 32] as they are, mirrored, and both shifted by a pixel to each of the four corners."""
+    views = [inputs]
+    if augmentation == "flip-and-shift":
+        edged, size = pad(inputs, (1, 1, 1, 1), mode="reflect"), inputs.shape[2]
+        views += [edged[..., top : top + size, left : left + size] for top, left in product((0, 2), (0, 2))]
+    for view in views:
+        yield view
+        if augmentation != "none":
+            yield view.flip(3)
 
 
 def summarize_into(folder: Path, predictions: Path, inputs: Mapping[str, JsonValue]) -> None:

@@ -11,7 +11,7 @@ from tasks.core.code_digest import code_digests
 from tasks.core.config import Normalization, Settings
 from tasks.core.data_checks import check_into, load_checks
 from tasks.core.dataset import load_dataset, normalize_into
-from tasks.core.device import choose_hardware, describe_device, precision_for, threads
+from tasks.core.device import choose_hardware, describe_device, layout_for, precision_for, threads
 from tasks.core.environment import library_version, who
 from tasks.core.evaluation import BATCH_SIZE, predict_into, summarize_into
 from tasks.core.facts import report_facts
@@ -105,7 +105,11 @@ def predictions_stage(
         predict_into,
         settings={"model": recipe.model, "test_augmentation": recipe.test_augmentation},
         code=model_code(recipe.model),
-        environment={**_arithmetic(device, BATCH_SIZE), **_versions("pyarrow")},
+        environment={
+            **_arithmetic(device, BATCH_SIZE),
+            "layout": str(layout_for(device, recipe.precision)).removeprefix("torch."),
+            **_versions("pyarrow"),
+        },
     )
     return Stage(key, build, (dataset, weights), describe_device(device), "evaluate")
 

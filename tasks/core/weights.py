@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from tasks.core.device import layout_for
 from tasks.core.errors import InputError
 from tasks.core.identity import Identity
 from tasks.core.networks import empty_network
@@ -49,4 +50,4 @@ def load_network(folder: Path, model: str, device: torch.device) -> nn.Module:
         raise InputError(f"weights: expected those of model {model}, got those of {lineage.recipe.model}; give --model")
     network = empty_network(model, len(lineage.classes))
     network.load_state_dict(torch.load(folder / "cifar_net.pth", map_location=device, weights_only=True))
-    return network.to(device).eval()
+    return network.to(device).to(memory_format=layout_for(device, lineage.recipe.precision)).eval()

@@ -13,24 +13,27 @@ BATCH_NORM_MOMENTUM = 0.4  # of the latest batch in the running statistics: trai
 
 
 def fast(classes: int) -> nn.Module:
-    """About 13 million multiplications an image, forward: for a CPU."""
-    return WhitenedNet(classes, widths=(16, 64, 128))
+    """About 10 million multiplications an image, forward: for a CPU."""
+    return WhitenedNet(classes, widths=(16, 64, 128), strided=True)
 
 
 def record(classes: int) -> nn.Module:
-    """Nine times as many, for a GPU."""
+    """Eleven times as many, for a GPU."""
     return WhitenedNet(classes, widths=(64, 256, 256))
 
 
 class WhitenedNet(nn.Module):
-    """Three groups of two 3x3 convolutions, each group halving the image; logits [N, classes] of [N, 3, 32, 32]."""
+    """Three groups of two 3x3 convolutions, each group halving the image; logits [N, classes] of [N, 3, 32, 32].
 
-    def __init__(self, classes: int, widths: tuple[int, int, int]) -> None:
+    With `strided` the first group halves by its first convolution, which then takes a quarter of the arithmetic.
+    """
+
+    def __init__(self, classes: int, widths: tuple[int, int, int], *, strided: bool = False) -> None:
         super().__init__()
         patch_values = 3 * PATCH**2
         self.whitening = nn.Conv2d(3, 2 * patch_values, PATCH, bias=False).requires_grad_(False)
         inputs = (2 * patch_values, *widths[:2])
-        self.groups = nn.Sequential(nn.ReLU(), *map(group, inputs, widths))
+        self.groups = nn.Sequential(nn.GELU(), *map(group, inputs, widths, (strided, False, False)))
         self.head = nn.Linear(widths[-1], classes, bias=False)
         with torch.no_grad():
             self.head.weight.div_(self.head.weight.std())
@@ -41,7 +44,7 @@ class WhitenedNet(nn.Module):
         variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))
         filters = (directions / (variances + SMALLEST_VARIANCE).sqrt()).T.reshape(-1, 3, PATCH, PATCH)
         with torch.no_grad():
-            self.whitening.weight.copy_(torch.cat([filters, -filters]))  # a ReLU follows, which would halve them
+            self.whitening.weight.copy_(torch.cat([filters, -filters]))  # GELU damps what is negative
 
     def forward(self, inputs_nchw: Tensor) -> Tensor:
         features = self.groups(self.whitening(inputs_nchw)).amax((2, 3))
@@ -49,21 +52,25 @@ class WhitenedNet(nn.Module):
         return logits
 
 
-def group(inputs: int, outputs: int) -> nn.Sequential:
+def group(inputs: int, outputs: int, strided: bool) -> nn.Sequential:
+    halving = (
+        [convolution(inputs, outputs, stride=2, padding=0)]
+        if strided
+        else [convolution(inputs, outputs), nn.MaxPool2d(2)]
+    )
     return nn.Sequential(
-        convolution(inputs, outputs),
-        nn.MaxPool2d(2),
+        *halving,
         normalization(outputs),
-        nn.ReLU(),
+        nn.GELU(),
         convolution(outputs, outputs),
         normalization(outputs),
-        nn.ReLU(),
+        nn.GELU(),
     )
 
 
-def convolution(inputs: int, outputs: int) -> nn.Conv2d:
+def convolution(inputs: int, outputs: int, stride: int = 1, padding: int = 1) -> nn.Conv2d:
     """A 3x3 convolution that at first passes on as many of its inputs as it can."""
-    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    layer = nn.Conv2d(inputs, outputs, 3, stride, padding, bias=False)
     nn.init.dirac_(layer.weight.data[:inputs])
     return layer
 

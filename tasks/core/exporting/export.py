@@ -20,7 +20,7 @@ from tasks.core.errors import InputError, WorldError
 from tasks.core.evaluation import class_probabilities
 from tasks.core.exporting.formats import FORMATS, Answer, SelfContained
 from tasks.core.identity import Identity
-from tasks.core.recipes import OUR_MODELS
+from tasks.core.recipes import OUR_MODELS, TestAugmentation
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef
 from tasks.core.store.history import artifact_of, find_run
@@ -131,8 +131,7 @@ def _trained(store: Store, run: str, model: str | None) -> Trained:
     dataset = replace(whole, test_images=images, test_labels=labels)
     recipe = load_lineage(weights).recipe
     network = _network(weights, recipe.model, model)
-    flip = recipe.test_augmentation == "flip"
-    reference, expected = _expected(store, refs["predictions"], network, dataset, flip=flip)
+    reference, expected = _expected(store, refs["predictions"], network, dataset, recipe.test_augmentation)
     description = Description(
         run=run,
         model=recipe.model,
@@ -156,7 +155,7 @@ def _network(weights: Path, trained: str, named: str | None) -> nn.Module:
 
 
 def _expected(
-    store: Store, predictions: ArtifactRef, network: nn.Module, dataset: Dataset, *, flip: bool
+    store: Store, predictions: ArtifactRef, network: nn.Module, dataset: Dataset, augmentation: TestAugmentation
 ) -> tuple[str, NDArray[np.float32]]:
     """What a file is held against, and its name: what the run stored, where that was computed as the file computes.
 
@@ -166,17 +165,17 @@ def _expected(
     manifest = store.manifest(predictions.name, predictions.version)
     if manifest and manifest.key.environment["device"] == CPU.type:
         stored = table[[f"prob_{name}" for name in dataset.classes]].to_numpy(np.float32)
-        now = _answered(network, dataset, flip=flip)
+        now = _answered(network, dataset, augmentation)
         if not np.allclose(now, stored, rtol=0, atol=TOLERANCE):
             raise InputError("model: the network answers otherwise than it did in the run; restore its code")
-        if not flip:
+        if augmentation == "none":
             return STORED, stored
     return RECOMPUTED, _answered(network, dataset)
 
 
-def _answered(network: nn.Module, dataset: Dataset, *, flip: bool = False) -> NDArray[np.float32]:
+def _answered(network: nn.Module, dataset: Dataset, augmentation: TestAugmentation = "none") -> NDArray[np.float32]:
     images = torch.from_numpy(dataset.test_images)
-    return class_probabilities(network, images, dataset.normalization, flip=flip)
+    return class_probabilities(network, images, dataset.normalization, augmentation)
 
 
 def _largest_difference(answer: Answer, trained: Trained) -> float:

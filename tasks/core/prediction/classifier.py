@@ -32,9 +32,8 @@ class Classifier:
 
     def probabilities(self, images_nchw: Images) -> NDArray[np.float32]:
         """The probability of each class, float32 [N, classes], for images as bytes, uint8 [N, 3, 32, 32]."""
-        flip = self.lineage.recipe.test_augmentation == "flip"
         on_device = torch.from_numpy(images_nchw).to(self.device)
-        return class_probabilities(self.network, on_device, self.normalization, flip=flip)
+        return class_probabilities(self.network, on_device, self.normalization, self.lineage.recipe.test_augmentation)
 
     def facts(self) -> dict[str, JsonValue]:
         """What a table of its answers says of itself."""
