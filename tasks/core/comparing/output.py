@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tasks.core.errors import InputError, WorldError
+from tasks.core.errors import InputError
 
 SUFFIX = ".html"
 
@@ -13,12 +13,3 @@ def numbers_beside(page: Path) -> Path:
         got = f"{'folder' if page.is_dir() else 'name'} {page}"
         raise InputError(f"output: expected a file that ends in {SUFFIX}, got the {got}; give another by --output")
     return page.with_suffix(".json")
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"output: expected a folder, got a file: {folder}; give another by --output") from None
-    except OSError as error:
-        raise WorldError(f"output: {error.strerror}: {folder}; give another folder by --output") from error

@@ -9,12 +9,13 @@ import pandas as pd
 from tasks.core.charts import difference_chart, reliability_comparison
 from tasks.core.comparing import words
 from tasks.core.comparing.flips import AT_ONCE, Flips
-from tasks.core.comparing.output import make_folder, numbers_beside
+from tasks.core.comparing.output import numbers_beside
 from tasks.core.comparing.runs import ComparedRun
 from tasks.core.comparing.summary import Summary, summarize
 from tasks.core.comparison import Comparison
 from tasks.core.dataset import load_dataset
 from tasks.core.files import replacing
+from tasks.core.output import make_output_folder
 from tasks.core.pages import rendering
 from tasks.core.store import Store
 
@@ -31,7 +32,7 @@ class Pair:
 def write_comparison(output: Path, store: Store, runs: Sequence[ComparedRun]) -> Summary:
     """Leave the page at `output`, and its numbers beside it as JSON: byte for byte the same for the same runs."""
     numbers = numbers_beside(output)
-    make_folder(output.parent)
+    make_output_folder(output.parent)
     summary = summarize(runs)
     pair = _pair(store, summary, *runs) if len(runs) == 2 else None
     page = rendering.render("comparison.html.j2", summary=summary, words=words, pair=pair, at_once=AT_ONCE)

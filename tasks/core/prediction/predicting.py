@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from tasks.core.columns import described
 from tasks.core.counting import ShowCount
-from tasks.core.errors import InputError, WorldError
+from tasks.core.errors import InputError
 from tasks.core.files import replacing
+from tasks.core.output import make_output_folder
 from tasks.core.prediction.classifier import Classifier
 from tasks.core.prediction.decoding import Picture, Unreadable, decode
 from tasks.core.prediction.image_files import as_text
@@ -31,7 +32,7 @@ def predict_files(folder: Path, paths: Sequence[str], classifier: Classifier, sh
 
     Beside the paths, no more than a batch of small images is held. InputError if no image can be read.
     """
-    _make_folder(folder)
+    make_output_folder(folder)
     classes = classifier.lineage.classes
     overview = Overview(classifier.run, str(classifier.weights), classifier.lineage, len(paths))
     answers = _answers([], np.empty((0, len(classes)), np.float32), classes, 0)
@@ -59,15 +60,6 @@ def predict_files(folder: Path, paths: Sequence[str], classifier: Classifier, sh
             f"the reasons are in {folder / 'unreadable.parquet'}"
         )
     return overview
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise InputError(f"output: expected a folder, got a file: {folder}; give another by --output") from None
-    except OSError as error:
-        raise WorldError(f"output: {error.strerror}: {folder}; give another folder by --output") from error
 
 
 def _decoded(paths: Sequence[str], show: ShowCount) -> Iterator[tuple[list[Picture], list[Unreadable]]]:
