@@ -48,10 +48,11 @@ def test_a_rate_scales_every_group_and_follows_from_the_step_alone() -> None:
 # Muon
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("shape", [(6, 40), (40, 6), (16, 16)])
-def test_directions_come_out_nearly_orthogonal(shape: tuple[int, int]) -> None:
+def test_directions_come_out_nearly_orthogonal(shape: tuple[int, int], dtype: torch.dtype) -> None:
     before, after = (
-        torch.linalg.svdvals(each) for each in (random_matrix(*shape), orthogonalized(random_matrix(*shape)))
+        torch.linalg.svdvals(each) for each in (random_matrix(*shape), orthogonalized(random_matrix(*shape), dtype))
     )
     assert after.shape == before.shape
     assert after.median() > 0.6
@@ -86,7 +87,7 @@ def test_muon_goes_on_from_its_state_as_if_nothing_had_happened() -> None:
 
     def fresh() -> tuple[nn.Parameter, Muon]:
         weight = nn.Parameter(torch.ones(4, 3, 2, 2))
-        return weight, Muon([{"params": [weight], "lr": 0.1, "orthogonal": True}], momentum=0.6)
+        return weight, Muon([{"params": [weight], "lr": 0.1, "orthogonal": True}], momentum=0.6, dtype=torch.bfloat16)
 
     whole, optimizer = fresh()
     stepped(whole, optimizer, range(4))

@@ -6,27 +6,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks.core.device import precision_for
-
 ITERATIONS = 3
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalized in groups that say so, whose filters keep a mean length of 1.
+    """Nesterov momentum, orthogonalized in `dtype` in groups that say so, whose filters keep a mean length of 1.
 
     Jordan et al. (2024), https://kellerjordan.github.io/posts/muon. torch.optim.Muon takes matrices alone.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], momentum: float) -> None:
+    def __init__(self, groups: Iterable[dict[str, Any]], momentum: float, dtype: torch.dtype) -> None:
         super().__init__(groups, {"momentum": momentum, "weight_decay": 0.0, "orthogonal": False})
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         assert closure is None
         for group in self.param_groups:
             for parameter in group["params"]:
-                update(parameter, self._direction(parameter, group), group["lr"], orthogonal=group["orthogonal"])
+                direction = self._direction(parameter, group)
+                if group["orthogonal"]:
+                    parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
+                    direction = orthogonalized(direction.flatten(1), self._dtype).view_as(parameter)
+                parameter.sub_(direction, alpha=group["lr"])
 
     def _direction(self, parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
         assert parameter.grad is not None
@@ -36,19 +39,11 @@ class Muon(torch.optim.Optimizer):
         return gradient.add(momentum, alpha=group["momentum"])
 
 
-def update(parameter: Tensor, direction: Tensor, rate: float, *, orthogonal: bool) -> None:
-    """Move a parameter against a direction, in place."""
-    if orthogonal:
-        parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
-        direction = orthogonalized(direction.flatten(1)).view_as(parameter)
-    parameter.sub_(direction, alpha=rate)
-
-
-def orthogonalized(matrix: Tensor) -> Tensor:
+def orthogonalized(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     """The matrix with its singular values brought near 1, by a Newton-Schulz iteration; bfloat16 is enough for it."""
     a, b, c = COEFFICIENTS
     is_tall = len(matrix) > matrix.shape[1]
-    wide = (matrix.T if is_tall else matrix).to(precision_for(matrix.device, "auto"))
+    wide = (matrix.T if is_tall else matrix).to(dtype)
     wide = wide / (wide.norm() + 1e-7)
     for _ in range(ITERATIONS):
         square = wide @ wide.T

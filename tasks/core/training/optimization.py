@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from tasks.core.device import precision_for
 from tasks.core.recipes import Recipe
 from tasks.core.training.muon import Muon
 
@@ -41,7 +42,8 @@ def _muon(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             for params, rate in ((matrices, HEAD_RATE), (rest, OTHERS_RATE))
         ),
     ]
-    return Muon([group for group in groups if group["params"]], recipe.momentum)
+    dtype = precision_for(trained[0].device, recipe.precision)
+    return Muon([group for group in groups if group["params"]], recipe.momentum, dtype)
 
 
 def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
