@@ -17,19 +17,16 @@ def dropout_network(classes: int) -> nn.Module:
     )
 
 
-def viewing(classes: int) -> nn.Module:
+class Viewing(nn.Module):
     """Takes what a convolution gives to lie in memory as it does by itself."""
 
-    class Viewing(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.convolution, self.head = nn.Conv2d(3, 8, 3, stride=8), nn.Linear(8 * 4 * 4, classes)
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.convolution, self.head = nn.Conv2d(3, 8, 3, stride=8), nn.Linear(8 * 4 * 4, classes)
 
-        def forward(self, inputs: Tensor) -> Tensor:
-            logits: Tensor = self.head(self.convolution(inputs).view(-1, 8 * 4 * 4))
-            return logits
-
-    return Viewing()
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.convolution(inputs).view(-1, 8 * 4 * 4))
+        return logits
 
 
 def no_network(classes: int) -> str:

@@ -16,7 +16,6 @@ import pytest
 from loopback import Mirror, closed_url, make_certificate, serving, silent_url
 
 from tasks.core.errors import InputError, WorldError
-from tasks.core.mirrors import next_step
 from tasks.core.transfer import DEFAULT_LIMITS, Limits, SourceUnavailable, TransferBroken, fetch
 
 PAYLOAD = random.Random(1).randbytes(400_000)
@@ -499,22 +498,3 @@ def test_credentials_are_never_logged(
     kept = part_of(target).with_name(f"{target.name}.part.json").read_text()
     assert mirror.gets()[0].headers["Authorization"]
     assert "secret" not in " ".join([*log, one_line(error), caplog.text, kept])
-
-
-@pytest.mark.parametrize(
-    ("status", "content_range", "step"),
-    [
-        (200, "", "whole"),
-        (206, "bytes 5-9/10", "append"),
-        (206, "bytes 5-9/*", "append"),
-        (206, "bytes 0-9/10", "restart"),
-        (206, "", "restart"),
-        (416, "bytes */10", "restart"),
-        (204, "", "refuse"),
-        (503, "", "refuse"),
-    ],
-)
-def test_an_answer_to_a_range_request_is_judged_by_its_status_and_range(
-    status: int, content_range: str, step: str
-) -> None:
-    assert next_step(status, {"content-range": content_range}, 5, "") == step

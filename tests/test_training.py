@@ -1,26 +1,19 @@
-"""The tutorial's network and its training: the same weights as the tutorial's own code, and the same each time."""
+"""Training: the same weights as the tutorial's own code, and the same each time."""
 
-import os
-import pickle
-import platform
 import re
-import subprocess
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - as the tutorial has it
-from safetensors.torch import load_file
 from tiny import CLASSES, tiny_dataset
 from torch import Tensor, nn
 from torchvision import transforms
 
 from tasks.core.dataset import Dataset, save_dataset
-from tasks.core.device import Hardware, choose_device, describe_device, precision_for
+from tasks.core.device import Hardware
 from tasks.core.errors import InputError
-from tasks.core.model import Net
 from tasks.core.networks import new_network
 from tasks.core.recipes import RECIPES, Recipe
 from tasks.core.tables import read_facts, read_table
@@ -28,65 +21,16 @@ from tasks.core.training.images import training_images
 from tasks.core.training.launch import train_into
 from tasks.core.training.trainer import Trainer, Training
 from tasks.core.training.watch import Watch
-from tasks.core.weights import Lineage, load_lineage, load_network, save_weights
 
 CPU = torch.device("cpu")
 TUTORIAL = RECIPES["tutorial"]
 NET = TUTORIAL.model
-MEMORY = """
-import resource
-from pathlib import Path
-import torch
-from tasks.core.device import freed_memory_kept
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-def paged_in(tensors: int) -> int:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(tensors):
-        torch.zeros(2**26, dtype=torch.uint8)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-with freed_memory_kept():
-    paged_in(20)
-    print(paged_in(5), resident())
-print(resident())
-"""
+VIEWING = {"model": "own_networks:Viewing", "batch_size": 10}
 LINE = re.compile(r"\[(\d+), ([ \d]{4}\d)\] loss: (\d+\.\d{3})")
-
-
-class TutorialNet(nn.Module):
-    """The network as the tutorial prints it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 6, 5)
-        self.pool = nn.MaxPool2d(2, 2)
-        self.conv2 = nn.Conv2d(6, 16, 5)
-        self.fc1 = nn.Linear(16 * 5 * 5, 120)
-        self.fc2 = nn.Linear(120, 84)
-        self.fc3 = nn.Linear(84, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.pool(F.relu(self.conv1(x)))
-        x = self.pool(F.relu(self.conv2(x)))
-        x = torch.flatten(x, 1)
-        x = F.relu(self.fc1(x))
-        x = F.relu(self.fc2(x))
-        return self.fc3(x)  # type: ignore[no-any-return]
 
 
 def recipe(**changes: object) -> Recipe:
     return Recipe.model_validate(TUTORIAL.model_dump() | changes)
-
-
-def lineage_of(dataset: Dataset, seed: int = 1) -> Lineage:
-    return Lineage(recipe=TUTORIAL, seed=seed, classes=dataset.classes, dataset=dataset.identity)
-
-
-def some_inputs() -> Tensor:
-    return torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 def trained(dataset: Dataset, folder: Path, own: Recipe = TUTORIAL, seed: int = 1) -> list[str]:
@@ -101,81 +45,6 @@ def trained(dataset: Dataset, folder: Path, own: Recipe = TUTORIAL, seed: int = 
 
 def training(own: Recipe = TUTORIAL, seed: int = 1, validation: int = 0) -> Training:
     return Training(own, seed, Hardware(CPU), validation)
-
-
-# The network and its files
-
-
-def test_a_state_dict_of_the_tutorials_network_gives_the_same_logits(tmp_path: Path) -> None:
-    tutorial = TutorialNet()
-    torch.save(tutorial.state_dict(), tmp_path / "cifar_net.pth")
-    ours = Net()
-    ours.load_state_dict(torch.load(tmp_path / "cifar_net.pth"))
-    assert torch.equal(ours(some_inputs()), tutorial(some_inputs()))
-
-
-def test_the_tutorials_network_opens_our_weights_with_torchs_defaults(tmp_path: Path) -> None:
-    network = new_network(NET, 10, seed=3)
-    save_weights(tmp_path, network, lineage_of(tiny_dataset([f"class {n}" for n in range(10)])))
-    tutorial = TutorialNet()
-    tutorial.load_state_dict(torch.load(tmp_path / "cifar_net.pth"))
-    assert torch.equal(tutorial(some_inputs()), network(some_inputs()))
-
-
-def test_both_files_of_the_weights_hold_the_same_tensors(tmp_path: Path) -> None:
-    network = new_network(NET, len(CLASSES), seed=3)
-    save_weights(tmp_path, network, lineage_of(tiny_dataset()))
-    pth, safe = torch.load(tmp_path / "cifar_net.pth"), load_file(tmp_path / "weights.safetensors")
-    assert pth.keys() == safe.keys() == network.state_dict().keys()
-    assert all(torch.equal(pth[name], safe[name]) for name in pth)
-
-
-def test_loaded_weights_give_the_network_that_was_saved_ready_for_inference(tmp_path: Path) -> None:
-    network = new_network(NET, len(CLASSES), seed=3)
-    save_weights(tmp_path, network, lineage_of(tiny_dataset()))
-    loaded = load_network(tmp_path, NET, CPU)
-    assert not loaded.training
-    assert torch.equal(loaded(some_inputs()), network(some_inputs()))
-
-
-def test_weights_know_what_they_were_trained_by_and_on(tmp_path: Path) -> None:
-    lineage = lineage_of(tiny_dataset(kind="generated"), seed=7)
-    save_weights(tmp_path, new_network(NET, len(CLASSES), 7), lineage)
-    assert load_lineage(tmp_path) == lineage
-    facts = lineage.facts()
-    assert (facts["seed"], facts["generated_images"]) == (7, True)
-    assert facts["recipe"] == TUTORIAL.model_dump()
-    assert facts["dataset"] == lineage.dataset.model_dump()
-
-
-class Payload:
-    def __init__(self, folder: Path) -> None:
-        self.folder = str(folder)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return os.mkdir, (self.folder,)
-
-
-def test_code_in_a_weights_file_is_refused_and_does_not_run(tmp_path: Path) -> None:
-    save_weights(tmp_path, new_network(NET, len(CLASSES), 1), lineage_of(tiny_dataset()))
-    torch.save({"conv1.weight": Payload(tmp_path / "ran")}, tmp_path / "cifar_net.pth")
-    with pytest.raises(pickle.UnpicklingError):
-        load_network(tmp_path, NET, CPU)
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("classes", [2, 10, 200])
-def test_the_head_has_a_logit_for_each_class(classes: int) -> None:
-    assert new_network(NET, classes, seed=1)(some_inputs()).shape == (5, classes)
-
-
-def test_first_weights_are_those_the_tutorial_starts_from_with_the_same_seed() -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        tutorial = TutorialNet().state_dict()
-    ours = new_network(NET, 10, seed=5).state_dict()
-    assert all(torch.equal(ours[name], tutorial[name]) for name in tutorial)
-    assert not torch.equal(ours["fc3.weight"], new_network(NET, 10, seed=6).state_dict()["fc3.weight"])
 
 
 # The same each time
@@ -332,37 +201,19 @@ def test_a_loss_that_is_no_number_ends_training_with_advice_and_leaves_no_weight
     assert global_state() == before
 
 
-# Order in memory
+# Memory
 
 
-@pytest.mark.parametrize("precision", ["float32", "auto"])
-def test_a_network_that_views_its_features_is_trained_in_the_usual_order_alone(tmp_path: Path, precision: str) -> None:
-    own = recipe(model="own_networks:viewing", batch_size=10, precision=precision)
-    if precision == "float32":
-        assert trained(tiny_dataset(), tmp_path / "weights", own)
-        return
+def test_a_network_that_views_its_features_is_refused_where_images_lie_channels_last(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        trained(tiny_dataset(), tmp_path / "weights", own)
+        trained(tiny_dataset(), tmp_path / "weights", recipe(**VIEWING, precision="auto"))
     said = str(caught.value)
-    assert said.startswith("model own_networks:viewing: expected it to take images in torch.channels_last, got: view ")
+    assert said.startswith("model own_networks:Viewing: expected it to take images in torch.channels_last, got: view ")
     assert said.endswith("; put flatten or reshape in the place of view, or give --precision float32")
 
 
-# The device
-
-
-def test_auto_finds_a_device_and_the_cpu_is_always_there() -> None:
-    assert choose_device("cpu") == CPU
-    torch.zeros(1, device=choose_device("auto"))
-    assert describe_device(CPU).startswith("cpu (")
-
-
-@pytest.mark.parametrize("number", [torch.cuda.device_count(), 99, 10**20])
-def test_a_gpu_that_is_not_here_is_refused_with_how_many_are(number: int) -> None:
-    with pytest.raises(InputError) as caught:
-        choose_device(f"cuda:{number}")
-    assert str(caught.value).startswith("device: expected ")
-    assert f"cuda:{number}" in str(caught.value)
+def test_in_float32_it_is_trained_as_it_is(tmp_path: Path) -> None:
+    assert trained(tiny_dataset(), tmp_path / "weights", recipe(**VIEWING, precision="float32"))
 
 
 @pytest.mark.parametrize(("batch_size", "advice"), [(64, "try --batch-size 32"), (1, "try a smaller --model")])
@@ -372,30 +223,3 @@ def test_memory_that_runs_out_is_one_line_with_what_to_try(tmp_path: Path, batch
         trained(tiny_dataset(), tmp_path / "weights", greedy)
     images = f"batches of {batch_size} images"
     assert str(caught.value) == f"device cpu: expected room for {images}, got out of memory; {advice}"
-
-
-@pytest.mark.parametrize(
-    ("features", "expected"),
-    [
-        ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
-        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, torch.bfloat16),
-        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, torch.float32),
-        ({"cpu_name": "Neoverse V1", "bf16": True}, torch.bfloat16),
-        ({"cpu_name": "Intel Core", "avx2": True}, torch.float32),
-    ],
-    ids=str,
-)
-def test_a_processor_computes_in_bfloat16_only_where_that_is_faster(
-    monkeypatch: pytest.MonkeyPatch, features: dict[str, object], expected: torch.dtype
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
-    assert precision_for(CPU, "auto") == expected
-    assert precision_for(CPU, "float32") == torch.float32
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left as they are")
-def test_freed_memory_is_kept_for_the_next_step_and_given_back_in_the_end() -> None:
-    done = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True)
-    paged_in, kept, given_back = map(int, done.stdout.split())
-    assert paged_in < 1_000  # of 16,384 pages that each tensor takes
-    assert kept - given_back > 50 * 2**20
