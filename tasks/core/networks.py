@@ -1,7 +1,8 @@
 """Networks by the name that a recipe gives them, `package.module:factory`: ours, and one's own."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -36,17 +37,26 @@ def empty_network(model: str, classes: int) -> nn.Module:
 
 
 def _check_logits(model: str, network: nn.Module, classes: int) -> None:
-    was_training = network.training
     try:
-        with torch.no_grad():
-            shape = tuple(network.eval()(torch.zeros(2, 3, 32, 32)).shape)
+        with in_evaluation(network):
+            shape = tuple(network(torch.zeros(2, 3, 32, 32)).shape)
     except (RuntimeError, TypeError, ValueError) as error:
         words = str(error).partition("\n")[0]
         raise InputError(f"model {model}: expected it to take images [N, 3, 32, 32], got: {words}") from None
-    finally:
-        network.train(was_training)
     if shape != (2, classes):
         raise InputError(f"model {model}: expected logits {[2, classes]} for 2 images, got {list(shape)}")
+
+
+@contextmanager
+def in_evaluation(network: nn.Module) -> Iterator[None]:
+    """Have a network answer without gradients and as after training; then it is back in the mode it was in."""
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()
+            yield
+    finally:
+        network.train(was_training)
 
 
 @cache

@@ -82,7 +82,7 @@ RECIPES: dict[RecipeName, Recipe] = {
     ),
     # The best accuracy within the time that the tutorial's script takes on the same two cores.
     "fast": Recipe(name="fast", model="tasks.core.whitened:fast", epochs=5, **WHITENED),
-    # 94% in the least time on a GPU, after https://github.com/KellerJordan/cifar10-airbench.
+    # After https://github.com/KellerJordan/cifar10-airbench, which reaches 94% in the least time on a GPU.
     "record": Recipe(
         name="record",
         model="tasks.core.whitened:record",

@@ -53,6 +53,7 @@ class WhitenedNet(nn.Module):
 
 
 def group(inputs: int, outputs: int, strided: bool) -> nn.Sequential:
+    # Both make 15 pixels of 31.
     halving = (
         [convolution(inputs, outputs, stride=2, padding=0)]
         if strided

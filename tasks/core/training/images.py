@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from tasks.core.config import Normalization
 from tasks.core.dataset import Dataset, expand
 from tasks.core.errors import InputError
+from tasks.core.networks import in_evaluation
 
 SPLIT_SEED = 0  # the same images are held out in every run, so that runs can be compared on them
 BATCH_SIZE = 500
@@ -73,15 +74,13 @@ def stratified(labels: NDArray[np.uint8], count: int) -> NDArray[np.bool_]:
     return chosen
 
 
-@torch.no_grad()
 def measured(network: nn.Module, images: Images) -> Measured:
     """Loss and accuracy of a network, which stays in the mode it was in."""
-    was_training, loss, hits = network.training, 0.0, 0
-    network.eval()
-    for start in range(0, len(images), BATCH_SIZE):
-        labels = images.labels[start : start + BATCH_SIZE]
-        logits = network(images.inputs(start, start + BATCH_SIZE))
-        loss += cross_entropy(logits, labels, reduction="sum").item()
-        hits += int((logits.argmax(dim=1) == labels).sum())
-    network.train(was_training)
+    loss, hits = 0.0, 0
+    with in_evaluation(network):
+        for start in range(0, len(images), BATCH_SIZE):
+            labels = images.labels[start : start + BATCH_SIZE]
+            logits = network(images.inputs(start, start + BATCH_SIZE))
+            loss += cross_entropy(logits, labels, reduction="sum").item()
+            hits += int((logits.argmax(dim=1) == labels).sum())
     return Measured(loss / len(images), hits / len(images))

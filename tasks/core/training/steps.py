@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from tasks.core.device import TINY_BATCH, layout_for, precision_for
 from tasks.core.errors import InputError
 from tasks.core.model import Net
+from tasks.core.networks import in_evaluation
 from tasks.core.recipes import Recipe
 from tasks.core.training.workers import Workers
 from tasks.core.training.written_out import WrittenOut
@@ -34,7 +35,8 @@ class AutogradSteps:
         device = next(network.parameters()).device
         self._dtype, self._in_memory = precision_for(device, recipe.precision), layout_for(device, recipe.precision)
         network.to(memory_format=self._in_memory)
-        _refuse_other_layouts(network, recipe.model, self._in_memory)
+        if self._in_memory == torch.channels_last:
+            _refuse_views(network, recipe.model)
         self._optimizer, self._network = optimizer, workers.joined(network)
 
     def take(self, inputs_nchw: Tensor, targets: Tensor, first_step: int) -> Tensor:
@@ -61,20 +63,18 @@ class AutogradSteps:
             return torch.stack([part.detach(), hits.float()])
 
 
-@torch.no_grad()
-def _refuse_other_layouts(network: nn.Module, model: str, layout: torch.memory_format) -> None:
+def _refuse_views(network: nn.Module, model: str) -> None:
     """InputError if the network's code takes images in their usual order in memory alone, as a `view` may."""
-    was_training, device = network.training, next(network.parameters()).device
+    images = torch.zeros(2, 3, 32, 32, device=next(network.parameters()).device)
     try:
-        network.eval()(torch.zeros(2, 3, 32, 32, device=device).contiguous(memory_format=layout))
+        with in_evaluation(network):
+            network(images.contiguous(memory_format=torch.channels_last))
     except RuntimeError as error:
         words = " ".join(str(error).split())
         raise InputError(
-            f"model {model}: expected it to take images in {layout}, got: {words}; "
+            f"model {model}: expected it to take images in {torch.channels_last}, got: {words}; "
             "put flatten or reshape in the place of view, or give --precision float32"
         ) from None
-    finally:
-        network.train(was_training)
 
 
 class WrittenOutSteps:
