@@ -1,4 +1,4 @@
-"""Measure it all, side by side with what a user would use instead, and leave one table in benchmarks/RESULTS.md.
+"""Measure it all, side by side with what a user would use instead, and leave the tables in benchmarks/RESULTS.md.
 
 python benchmarks/run.py --source PATH/cifar-10-python.tar.gz --pairs 3
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 import cached_run
 import gpu
 import growth
+import page
 import stages
 import store
 import streaming
@@ -42,7 +43,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=2, help="how often each pair is measured; the median is told")
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=[], metavar="NAME", help=_names())
     parser.add_argument(
-        "--results", type=Path, help="where the table is written; RESULTS.md beside this file, unless --only is given"
+        "--results", type=Path, help="where the tables are written; RESULTS.md beside this file, unless --only is given"
     )
     arguments = parser.parse_args()
     if arguments.pairs < 1:
@@ -53,12 +54,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-of-cifar-") as folder:
         bench = Bench(Path(folder), arguments.source and arguments.source.resolve(), arguments.pairs, chosen)
         head = heading(bench)
-        rows = [row for name in MEASUREMENTS if name in chosen for row in measured(name, bench)]
-    page = f"{head}\n{as_markdown(rows)}"
-    print(page)
+        rows: dict[str, list[Row]] = {page.CPU: [], page.GPU: []}
+        for name in (name for name in MEASUREMENTS if name in chosen):
+            rows[page.GPU if name == "gpu" else page.CPU] += measured(name, bench)
+    sections = {title: f"{head}\n{as_markdown(found)}" for title, found in rows.items() if found}
+    print(page.updated("", sections))
     if results := arguments.results or (None if arguments.only else HERE / "RESULTS.md"):
-        results.write_text(page, encoding="utf-8")
-    return int(any(row.failed for row in rows))
+        standing = results.read_text(encoding="utf-8") if results.exists() else ""
+        results.write_text(page.updated(standing, sections), encoding="utf-8")
+    return int(any(row.failed for found in rows.values() for row in found))
 
 
 def measured(name: str, bench: Bench) -> Iterable[Row]:
@@ -80,10 +84,6 @@ def heading(bench: Bench) -> str:
     note = "\n**These are generated images and not CIFAR-10: accuracies on them are no goals.**\n"
     loads = ", ".join(f"{load:.1f}" for load in os.getloadavg())
     return (
-        "# Measured side by side\n\n"
-        "`make bench` writes this file. Theirs is what a user would use instead, the tutorial's script as printed "
-        "first of all; both run in turn in one run, each in a process of its own, and the median is told, with its "
-        "range in brackets.\n\n"
         f"- Machine: {ask('machine.py', 'describe')['words']}; load at the start {loads}\n"
         f"- Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n"
         f"- Dataset: {name}, sha256 {bench.identity['sha256']}\n"

@@ -17,6 +17,7 @@ from tasks.showing import shown
 def train(store: Store, dataset: ArtifactRef, training: Training, refresh: bool) -> State[ArtifactRef]:
     """Train the network by a recipe."""
     logger = get_run_logger()
-    logger.info(f"training runs on {describe_hardware(training.hardware, training.recipe.precision)}")
+    recipe = training.recipe
+    logger.info(f"training runs on {describe_hardware(training.hardware, recipe.precision, recipe.compile)}")
     with shown_progress(logger) as (show, say):
         return shown(store.get_or_create(weights_stage(store, dataset, training, show), say, refresh=refresh))

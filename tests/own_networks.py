@@ -1,5 +1,7 @@
 """Networks that are not the project's, as a user would name them by `--model own_networks:…`."""
 
+import time
+
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +12,7 @@ def dropout_network(classes: int) -> nn.Module:
         nn.Conv2d(3, 8, 3, stride=2),
         nn.BatchNorm2d(8),
         nn.ReLU(),
-        nn.AdaptiveAvgPool2d(3),
+        nn.AvgPool2d(5),
         nn.Flatten(),
         nn.Dropout(0.2),
         nn.Linear(72, classes),
@@ -26,6 +28,47 @@ class Viewing(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.head(self.convolution(inputs).view(-1, 8 * 4 * 4))
+        return logits
+
+
+class Putting(nn.Module):
+    """Does what PyTorch has no repeatable way to do."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(3 * 32 * 32, classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.training:
+            inputs = inputs.clone().put_(torch.tensor([0]), torch.tensor([1.0]))
+        logits: Tensor = self.head(inputs.flatten(1))
+        return logits
+
+
+class Endless(nn.Module):
+    """Says so when its first training step begins, which goes through its layer again and again."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, classes))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.layer(inputs)
+        if self.training:
+            print("in a step", flush=True)
+        while self.training:
+            self.layer(inputs)
+        return logits
+
+
+class Stuck(Endless):
+    """The same, but the layer that it is in takes an hour."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.training:
+            print("in a step", flush=True)
+            time.sleep(3_600)
+        logits: Tensor = self.layer(inputs)
         return logits
 
 

@@ -15,7 +15,7 @@ MEMORY = """
 import resource
 from pathlib import Path
 import torch
-from tasks.core.device import freed_memory_kept
+from tasks.core.training.kernels import freed_memory_kept
 
 def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

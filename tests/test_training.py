@@ -216,6 +216,14 @@ def test_in_float32_it_is_trained_as_it_is(tmp_path: Path) -> None:
     assert trained(tiny_dataset(), tmp_path / "weights", recipe(**VIEWING, precision="float32"))
 
 
+def test_what_cannot_repeat_itself_is_one_line_where_all_should(tmp_path: Path) -> None:
+    save_dataset(tiny_dataset(), tmp_path)
+    repeating = Training(recipe(model="own_networks:Putting"), seed=1, hardware=Hardware(CPU, deterministic=True))
+    with pytest.raises(InputError, match="repeat themselves to the bit, got put_, which does not; leave --determ"):
+        train_into(tmp_path, tmp_path, repeating, Watch(lambda _: None))
+    train_into(tmp_path, tmp_path, training(repeating.recipe), Watch(lambda _: None))
+
+
 @pytest.mark.parametrize(("batch_size", "advice"), [(64, "try --batch-size 32"), (1, "try a smaller --model")])
 def test_memory_that_runs_out_is_one_line_with_what_to_try(tmp_path: Path, batch_size: int, advice: str) -> None:
     greedy = recipe(model="own_networks:Greedy", batch_size=batch_size)

@@ -1,20 +1,16 @@
 """Which device computes."""
 
-import ctypes
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
 from dataclasses import dataclass
-from typing import Any
+from importlib.util import find_spec
 
 import torch
 
 from tasks.core.errors import InputError
 
 TINY_BATCH = 4  # from 8 images on, threads and oneDNN pay
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's malloc.h
-OUT_OF_MEMORY = ("can't allocate memory", "MPS backend out of memory")  # which torch tells in no other way
 
 
 @dataclass(frozen=True)
@@ -76,6 +72,14 @@ def layout_for(device: torch.device, wanted: str) -> torch.memory_format:
     return torch.channels_last if wanted == "auto" and device.type != "mps" else torch.contiguous_format
 
 
+def is_compiled(hardware: Hardware, wanted: str) -> bool:
+    """Whether a network is compiled: `auto` does so on one GPU that Triton has kernels for, if it finds a compiler."""
+    if wanted != "auto" or hardware.device.type != "cuda" or hardware.count > 1:
+        return False
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    return bool(compiler and find_spec("triton")) and torch.cuda.get_device_capability(hardware.device) >= (7, 0)
+
+
 def describe_device(device: torch.device) -> str:
     """The device in words, for people."""
     if device.type == "cuda":
@@ -86,73 +90,19 @@ def describe_device(device: torch.device) -> str:
     return f"cpu ({processor}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores)"
 
 
-def describe_hardware(hardware: Hardware, precision: str) -> str:
+def describe_hardware(hardware: Hardware, precision: str, compiling: str) -> str:
     """All that training computes with, in words, and why in that precision."""
     device = hardware.device
     many = f"{hardware.count} of " if hardware.count > 1 else ""
     kind = {"cuda": "", "mps": "; there is no CUDA here"}.get(device.type, "; there is neither CUDA nor MPS here")
     dtype = str(precision_for(device, precision)).removeprefix("torch.")
     slow = "" if precision == "float32" or dtype == "bfloat16" else ", as bfloat16 is slow here"
-    return f"{many}{describe_device(device)}{kind}, in {dtype}{slow}"
+    compiled = ", compiled" if is_compiled(hardware, compiling) else ""
+    if compiling == "auto" and device.type == "cuda" and hardware.count == 1 and not compiled:
+        compiled = ", not compiled, as no compiler is found here"
+    return f"{many}{describe_device(device)}{kind}, in {dtype}{slow}{compiled}"
 
 
 def threads(device: torch.device, batch_size: int) -> int:
     """How many threads share a sum: on a CPU their number changes the last bits of it."""
     return torch.get_num_threads() if device.type == "cpu" and batch_size > TINY_BATCH else 1
-
-
-@contextmanager
-def memory_errors(device: torch.device, batch_size: int) -> Iterator[None]:
-    """Turn a device's memory running out into one line with what to try."""
-    try:
-        yield
-    except RuntimeError as error:
-        words = str(error)
-        if not isinstance(error, torch.OutOfMemoryError) and not any(sign in words for sign in OUT_OF_MEMORY):
-            raise
-        wanted = f"try --batch-size {batch_size // 2}" if batch_size > 1 else "try a smaller --model"
-        raise InputError(
-            f"device {device}: expected room for batches of {batch_size} images, got out of memory; {wanted}"
-        ) from error
-
-
-@contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """Have glibc keep what one step frees for the next: given back and paged in anew, it takes a fifth of a step.
-
-    Other allocators are left as they are.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        yield
-        return
-    glibc = ctypes.CDLL(None)
-    glibc.mallopt(MMAP_MAX, 0)
-    glibc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
-    try:
-        yield
-    finally:
-        glibc.mallopt(MMAP_MAX, 65_536)  # as glibc begins with
-        glibc.mallopt(TRIM_THRESHOLD, 128 * 1024)
-        glibc.malloc_trim(0)
-
-
-@contextmanager
-def kernels_for(hardware: Hardware, batch_size: int) -> Iterator[None]:
-    """Have a CPU take tiny batches in one thread and without oneDNN, whose set-up costs more than they do.
-
-    If asked for, only algorithms that repeat themselves are used; what has none is an error.
-    """
-    kernels: Any = torch.backends.mkldnn  # typed as if its properties could not be set
-    usual = torch.get_num_threads(), kernels.enabled, torch.are_deterministic_algorithms_enabled()
-    if hardware.device.type == "cpu" and batch_size <= TINY_BATCH:
-        torch.set_num_threads(1)
-        kernels.enabled = False
-    if hardware.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only so
-        torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(usual[0])
-        kernels.enabled = usual[1]
-        torch.use_deterministic_algorithms(usual[2])

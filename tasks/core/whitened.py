@@ -5,7 +5,7 @@ The design is Keller Jordan's, https://arxiv.org/abs/2404.00498, here with width
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import unfold
+from torch.nn.functional import max_pool2d
 
 PATCH = 2  # pixels on a side, that the first layer sees
 SMALLEST_VARIANCE = 1e-4  # keeps what is almost constant in a patch from being blown up
@@ -40,14 +40,18 @@ class WhitenedNet(nn.Module):
 
     def prepare(self, inputs_nchw: Tensor) -> None:
         """Fill the first layer, which is not trained, from training images: their patches come out uncorrelated."""
-        patches = unfold(inputs_nchw.cpu().double(), PATCH).transpose(1, 2).flatten(0, 1)
-        variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))
+        inputs = inputs_nchw.cpu() if inputs_nchw.device.type == "mps" else inputs_nchw  # which has no float64
+        windows = inputs.double().unfold(2, PATCH, 1).unfold(3, PATCH, 1)
+        patches = windows.permute(1, 4, 5, 0, 2, 3).flatten(3).flatten(0, 2)  # a row for each value of a patch
+        variances, directions = torch.linalg.eigh((patches @ patches.T / patches.shape[1]).cpu())
         filters = (directions / (variances + SMALLEST_VARIANCE).sqrt()).T.reshape(-1, 3, PATCH, PATCH)
         with torch.no_grad():
             self.whitening.weight.copy_(torch.cat([filters, -filters]))  # GELU damps what is negative
 
     def forward(self, inputs_nchw: Tensor) -> Tensor:
-        features = self.groups(self.whitening(inputs_nchw)).amax((2, 3))
+        maps = self.groups(self.whitening(inputs_nchw))
+        # Pooled, as a compiled `amax` compares rounded values with others and divides by how many it finds: none.
+        features = max_pool2d(maps, maps.shape[2:]).flatten(1)
         logits: Tensor = self.head(features) / features.shape[1]
         return logits
 

@@ -1,10 +1,11 @@
 """Muon: momentum whose directions are made orthogonal, for filters; plain momentum for what is no filter."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 ITERATIONS = 3
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -22,31 +23,54 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update the parameters of a group together, as torch's own optimizers do: a GPU is kept busier so."""
         assert closure is None
         for group in self.param_groups:
-            for parameter in group["params"]:
-                direction = self._direction(parameter, group)
-                if group["orthogonal"]:
-                    parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
-                    direction = orthogonalized(direction.flatten(1), self._dtype).view_as(parameter)
-                parameter.sub_(direction, alpha=group["lr"])
+            parameters, directions = group["params"], self._directions(group)
+            if group["orthogonal"]:
+                directions = self._orthogonal(directions)
+                lengths = torch._foreach_norm(parameters)
+                scales = [len(each) ** 0.5 / length for each, length in zip(parameters, lengths, strict=True)]
+                torch._foreach_mul_(parameters, scales)
+            torch._foreach_mul_(directions, group["lr"])
+            torch._foreach_sub_(parameters, directions)
 
-    def _direction(self, parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
-        assert parameter.grad is not None
-        gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
-        momentum = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
-        momentum.mul_(group["momentum"]).add_(gradient)
-        return gradient.add(momentum, alpha=group["momentum"])
+    def _directions(self, group: dict[str, Any]) -> list[Tensor]:
+        parameters = group["params"]
+        gradients = torch._foreach_add([each.grad for each in parameters], parameters, alpha=group["weight_decay"])
+        momenta = [self._momentum(each) for each in parameters]
+        torch._foreach_mul_(momenta, group["momentum"])
+        torch._foreach_add_(momenta, gradients)
+        return list(torch._foreach_add(gradients, momenta, alpha=group["momentum"]))
+
+    def _momentum(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        momentum: Tensor = state["momentum_buffer"]
+        return momentum
+
+    def _orthogonal(self, directions: Sequence[Tensor]) -> list[Tensor]:
+        """Each direction made orthogonal, those of neighbours of one shape together."""
+        found: list[Tensor] = []
+        for shape, alike in groupby(directions, key=lambda each: each.shape):
+            matrices = torch.stack([each.flatten(1) for each in alike])
+            found += orthogonalized(matrices, self._dtype).unflatten(2, shape[1:]).unbind()
+        return found
 
 
-def orthogonalized(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """The matrix with its singular values brought near 1, by a Newton-Schulz iteration; bfloat16 is enough for it."""
+def orthogonalized(matrices: Tensor, dtype: torch.dtype) -> Tensor:
+    """Matrices [N, rows, columns] with singular values brought near 1, by a Newton-Schulz iteration.
+
+    bfloat16 is enough for it.
+    """
     a, b, c = COEFFICIENTS
-    is_tall = len(matrix) > matrix.shape[1]
-    wide = (matrix.T if is_tall else matrix).to(dtype)
-    wide = wide / (wide.norm() + 1e-7)
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    wide = (matrices.mT if is_tall else matrices).to(dtype)
+    wide = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(ITERATIONS):
-        square = wide @ wide.T
-        wide = a * wide + (b * square + c * square @ square) @ wide
-    found: Tensor = wide.T if is_tall else wide
-    return found.to(matrix.dtype)
+        square = wide @ wide.mT
+        polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        wide = torch.baddbmm(wide, polynomial, wide, beta=a)
+    found: Tensor = wide.mT if is_tall else wide
+    return found.to(matrices.dtype)

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from tasks.core.dataset import Dataset
-from tasks.core.device import freed_memory_kept, kernels_for
 from tasks.core.networks import new_network
 from tasks.core.tables import training_table, write_table
 from tasks.core.training.images import training_images
+from tasks.core.training.kernels import computing
 from tasks.core.training.trainer import Trainer, Training
 from tasks.core.training.watch import Watch
 from tasks.core.training.workers import ALONE, Workers
@@ -20,8 +20,8 @@ from tasks.core.weights import Lineage, save_weights
 def train_part(folder: Path, dataset: Dataset, training: Training, watch: Watch, workers: Workers = ALONE) -> None:
     """Train, going on from a checkpoint if there is one; who leads leaves weights and the loss curve in `folder`."""
     recipe, device = training.recipe, training.hardware.device
-    images, held_out = training_images(dataset, training.validation, device)
-    with kernels_for(training.hardware, recipe.batch_size), freed_memory_kept(), _seeded(training.seed, device):
+    with computing(recipe, training.hardware), _seeded(training.seed, device):
+        images, held_out = training_images(dataset, training.validation, device)
         network = new_network(recipe.model, len(dataset.classes), training.seed).to(device)
         curve = Trainer(network, images, held_out, training, workers).run(watch)
     if workers.leads:

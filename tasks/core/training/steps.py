@@ -1,17 +1,19 @@
 """How training steps are taken: by autograd for any network, written out for the tutorial's."""
 
 from collections.abc import Callable
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from tasks.core.device import TINY_BATCH, layout_for, precision_for
+from tasks.core.device import TINY_BATCH, Hardware, is_compiled, layout_for, precision_for
 from tasks.core.errors import InputError
 from tasks.core.model import Net
 from tasks.core.networks import in_evaluation
-from tasks.core.recipes import Recipe
+from tasks.core.recipes import OUR_MODELS, Recipe
+from tasks.core.training.recorded import RecordedStep, Step
 from tasks.core.training.workers import Workers
 from tasks.core.training.written_out import WrittenOut
 
@@ -26,7 +28,10 @@ class Steps(Protocol):
 
 
 class AutogradSteps:
-    """Forward, backward and the optimizer, batch by batch; `set_rate` is told each step, counted from 0."""
+    """Forward, backward and the optimizer, batch by batch; `set_rate` is told each step, counted from 0.
+
+    On a GPU the steps of our own networks are recorded; one's own may do what a recording cannot hold.
+    """
 
     def __init__(
         self, network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, set_rate: SetRate, workers: Workers
@@ -38,6 +43,13 @@ class AutogradSteps:
         if self._in_memory == torch.channels_last:
             _refuse_views(network, recipe.model)
         self._optimizer, self._network = optimizer, workers.joined(network)
+        self._step: Step = partial(self._step_of, self._network)
+        self._whole_step: Step = self._step
+        if is_compiled(Hardware(device, workers.count), recipe.compile):
+            compiled: Any = torch.compile(self._network, dynamic=False)
+            self._whole_step = partial(self._step_of, compiled)
+        if device.type == "cuda" and workers.count == 1 and recipe.model in OUR_MODELS:
+            self._whole_step = RecordedStep(self._whole_step, device)
 
     def take(self, inputs_nchw: Tensor, targets: Tensor, first_step: int) -> Tensor:
         size = self._recipe.batch_size
@@ -46,14 +58,15 @@ class AutogradSteps:
             zip(inputs_nchw.split(size), targets.split(size), strict=True), start=first_step
         ):
             self._set_rate(step)
-            results.append(self._step(self._workers.share(batch), self._workers.share(labels), len(batch)))
+            take = self._whole_step if len(batch) == size else self._step
+            results.append(take(self._workers.share(batch), self._workers.share(labels), len(batch)))
         return self._workers.total(torch.stack(results))
 
-    def _step(self, batch: Tensor, labels: Tensor, images: int) -> Tensor:
+    def _step_of(self, network: nn.Module, batch: Tensor, labels: Tensor, images: int) -> Tensor:
         """One step on this process's share of `images`; its part of the batch's mean loss and of its hits."""
         self._optimizer.zero_grad()
         with torch.autocast(batch.device.type, self._dtype, enabled=self._dtype != torch.float32):
-            logits = self._network(batch.contiguous(memory_format=self._in_memory))
+            logits = network(batch.contiguous(memory_format=self._in_memory))
         logits = logits.float()
         part = cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing, reduction="sum") / images
         (part * self._workers.count).backward()  # gradients are averaged over the processes

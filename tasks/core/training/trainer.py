@@ -4,8 +4,9 @@ All that is drawn follows from the seed and the epoch, so where training stands 
 own random state, a place in an epoch, and the results of the steps since the last point of the curve.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil, isfinite
 from typing import Any
 
@@ -13,19 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from tasks.core.dataset import expand
-from tasks.core.device import Hardware, memory_errors
+from tasks.core.device import Hardware
 from tasks.core.errors import InputError
 from tasks.core.recipes import Recipe
 from tasks.core.tables import TrainingPoint
 from tasks.core.training.augmentation import augment
-from tasks.core.training.images import Images, measured
-from tasks.core.training.optimization import new_optimizer, set_rate
+from tasks.core.training.images import Images, Measured, measured
+from tasks.core.training.optimization import new_optimizer, rate_factor, set_rate
 from tasks.core.training.steps import Steps, steps_for
 from tasks.core.training.watch import Progress, Watch
 from tasks.core.training.workers import ALONE, Workers
 
 IMAGES_PER_POINT = 8_000  # 2,000 of the tutorial's batches of 4
 IMAGES_PER_STRETCH = 256  # after which checkpoints, interruptions and progress have their turn
+IMAGES_PER_STRETCH_ON_GPU = 4_000  # which takes them sooner, and is kept waiting by each turn
 IMAGES_TO_PREPARE = 5_000
 
 
@@ -66,6 +68,7 @@ class Trainer:
         epochs_steps = self.recipe.epochs * self.steps_an_epoch
         self.steps_in_all = min(epochs_steps, self.recipe.steps or epochs_steps)
         self.place = Place()
+        self.due: Callable[[], None] | None = None  # adds a point to the curve
         self.recent = torch.zeros(0, 2), 0  # the results of the latest stretch, and its images
 
     def run(self, watch: Watch) -> list[TrainingPoint]:
@@ -76,14 +79,15 @@ class Trainer:
         elif prepare := getattr(self.network, "prepare", None):
             prepare(self.images.inputs(0, IMAGES_TO_PREPARE))
         steps = steps_for(self.network, self.optimizer, self.recipe, self._set_rate, self.workers)
-        with memory_errors(self.device, self.recipe.batch_size):
-            for order in self._orders():
-                self._epoch(order, steps, watch)
-                self.place.epoch, self.place.images = self.place.epoch + 1, 0
+        for order in self._orders():
+            self._epoch(order, steps, watch)
+            self.place.epoch, self.place.images = self.place.epoch + 1, 0
+        self._add_due_point()
         return self.place.curve
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs to go on as if nothing had happened."""
+        self._add_due_point()
         place = self.place
         return {
             "network": self.network.state_dict(),
@@ -119,29 +123,30 @@ class Trainer:
             order = torch.randperm(len(self.images), generator=generator)
             left = self.steps_in_all - (epoch - 1) * self.steps_an_epoch
             if epoch >= self.place.epoch:
-                yield order[: left * self.recipe.batch_size]
+                yield order[: left * self.recipe.batch_size].to(self.device)
 
     def _epoch(self, order: Tensor, steps: Steps, watch: Watch) -> None:
         place, size = self.place, self.recipe.batch_size
-        stretch, to_point = (max(1, images // size) * size for images in (IMAGES_PER_STRETCH, IMAGES_PER_POINT))
+        at_once = IMAGES_PER_STRETCH_ON_GPU if self.device.type == "cuda" else IMAGES_PER_STRETCH
+        stretch, to_point = (max(1, images // size) * size for images in (at_once, IMAGES_PER_POINT))
         self.network.train()
         while place.images < len(order):
             start, next_point = place.images, min((place.images // to_point + 1) * to_point, len(order))
             stop = min(start + stretch, next_point)
             self.recent = self._stretch(order[start:stop], steps), stop - start
+            self._add_due_point()
             place.latest.append(self.recent[0])
             place.images, place.step = stop, place.step + ceil((stop - start) / size)
             if stop == next_point:
                 since = stop - (stop - 1) // to_point * to_point
-                self._add_point(watch, since, at_epochs_end=stop == len(order))
+                self._end_point(watch, since, at_epochs_end=stop == len(order))
             self._pause(watch, at_epochs_end=stop == len(order))
 
     def _stretch(self, order: Tensor, steps: Steps) -> Tensor:
         """Train on images, given by their places in the training set."""
         self.workers.draw_apart(self.seed, self.place.step)
-        chosen = order.to(self.device)
-        augmented = augment(self.images.images[chosen], chosen, self.place.epoch, self.recipe, self.seed)
-        return steps.take(expand(augmented, self.images.normalization), self.images.labels[chosen], self.place.step)
+        augmented = augment(self.images.images[order], order, self.place.epoch, self.recipe, self.seed)
+        return steps.take(expand(augmented, self.images.normalization), self.images.labels[order], self.place.step)
 
     def _pause(self, watch: Watch, *, at_epochs_end: bool) -> None:
         """Let what goes on beside training have its turn."""
@@ -169,26 +174,39 @@ class Trainer:
         epochs, steps = divmod(step, self.steps_an_epoch)
         return epochs * len(self.images) + steps * self.recipe.batch_size
 
-    def _add_point(self, watch: Watch, since: int, *, at_epochs_end: bool) -> None:
-        """End the steps since the last point, on `since` images, with one on the curve."""
-        place = self.place
-        results = torch.cat(place.latest).double()
-        loss, accuracy = results[:, 0].mean().item(), results[:, 1].sum().item() / since
-        self._refuse_divergence(loss)
-        found = measured(self.network, self.held_out) if at_epochs_end and len(self.held_out) else None
-        said = f"[{place.epoch}, {self.step_of_epoch:5d}] loss: {loss:.3f}"
-        watch.log(f"{said}, held out: {found.loss:.3f}, {found.accuracy:.1%} right" if found else said)
-        rate = self.optimizer.param_groups[0]["lr"]
-        measures = (found.loss, found.accuracy) if found else (None, None)
-        place.curve.append(TrainingPoint(place.step, place.epoch, loss, rate, accuracy, *measures))
-        place.latest = []
+    def _end_point(self, watch: Watch, since: int, *, at_epochs_end: bool) -> None:
+        """End the steps since the last point, on `since` images, with one on the curve.
 
-    def _refuse_divergence(self, loss: float) -> None:
+        It is added when the next steps are under way: a GPU that is asked for its numbers before would have to wait.
+        """
+        place = self.place
+        results, place.latest = torch.cat(place.latest), []
+        found = measured(self.network, self.held_out) if at_epochs_end and len(self.held_out) else None
+        self.due = partial(self._add_point, watch, results, since, place.epoch, place.step, found)
+        if self.device.type == "cpu":
+            self._add_due_point()
+
+    def _add_due_point(self) -> None:
+        due, self.due = self.due, None
+        if due:
+            due()
+
+    def _add_point(
+        self, watch: Watch, results: Tensor, since: int, epoch: int, step: int, found: Measured | None
+    ) -> None:
+        step_of_epoch = step - (epoch - 1) * self.steps_an_epoch
+        losses, hits = results.cpu().double().unbind(1)
+        loss, accuracy = losses.mean().item(), hits.sum().item() / since
         if not isfinite(loss):
             raise InputError(
-                f"training: expected a finite loss, got {loss} by step {self.step_of_epoch} of epoch "
-                f"{self.place.epoch}; give a learning rate below {self.recipe.learning_rate}"
+                f"training: expected a finite loss, got {loss} by step {step_of_epoch} of epoch {epoch}; "
+                f"give a learning rate below {self.recipe.learning_rate}"
             )
+        said = f"[{epoch}, {step_of_epoch:5d}] loss: {loss:.3f}"
+        watch.log(f"{said}, held out: {found.loss:.3f}, {found.accuracy:.1%} right" if found else said)
+        rate = self.optimizer.param_groups[0]["initial_lr"] * rate_factor(self.recipe, step - 1, self.steps_in_all)
+        measures = (found.loss, found.accuracy) if found else (None, None)
+        self.place.curve.append(TrainingPoint(step, epoch, loss, rate, accuracy, *measures))
 
     def _set_rate(self, step: int) -> None:
         set_rate(self.optimizer, self.recipe, step, self.steps_in_all)

@@ -1,0 +1,121 @@
+"""What a training computes with beside its device: threads, kernels, precision, memory, and what to do without."""
+
+import ctypes
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from tasks.core.device import TINY_BATCH, Hardware
+from tasks.core.errors import InputError
+from tasks.core.recipes import Recipe
+
+TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's malloc.h
+OUT_OF_MEMORY = ("can't allocate memory", "MPS backend out of memory")  # which torch tells in no other way
+
+
+@contextmanager
+def computing(recipe: Recipe, hardware: Hardware) -> Iterator[None]:
+    """All that follows, for this block; torch is then as it was."""
+    with (
+        memory_errors(hardware.device, recipe.batch_size),
+        determinism_errors(),
+        kernels_for(hardware, recipe.batch_size),
+        float32_as(recipe.precision),
+        freed_memory_kept(),
+    ):
+        yield
+
+
+@contextmanager
+def memory_errors(device: torch.device, batch_size: int) -> Iterator[None]:
+    """Turn a device's memory running out into one line with what to try."""
+    try:
+        yield
+    except RuntimeError as error:
+        words = str(error)
+        if not isinstance(error, torch.OutOfMemoryError) and not any(sign in words for sign in OUT_OF_MEMORY):
+            raise
+        wanted = f"try --batch-size {batch_size // 2}" if batch_size > 1 else "try a smaller --model"
+        raise InputError(
+            f"device {device}: expected room for batches of {batch_size} images, got out of memory; {wanted}"
+        ) from error
+
+
+@contextmanager
+def determinism_errors() -> Iterator[None]:
+    """Turn an operation that cannot repeat itself to the bit, though all were asked to, into one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        operation, found, _ = str(error).partition(" does not have a deterministic implementation")
+        if not found:
+            raise
+        raise InputError(
+            f"deterministic: expected operations that repeat themselves to the bit, got {operation}, which does not; "
+            "leave --deterministic out or change the --model"
+        ) from error
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Have glibc keep what one step frees for the next: given back and paged in anew, it takes a fifth of a step.
+
+    Other allocators are left as they are.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        yield
+        return
+    glibc = ctypes.CDLL(None)
+    glibc.mallopt(MMAP_MAX, 0)
+    glibc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
+    try:
+        yield
+    finally:
+        glibc.mallopt(MMAP_MAX, 65_536)  # as glibc begins with
+        glibc.mallopt(TRIM_THRESHOLD, 128 * 1024)
+        glibc.malloc_trim(0)
+
+
+@contextmanager
+def kernels_for(hardware: Hardware, batch_size: int) -> Iterator[None]:
+    """Have a CPU take tiny batches in one thread and without oneDNN, whose set-up costs more than they do.
+
+    A GPU tries which of its kernels are the quickest. If asked for, only algorithms that repeat themselves are used
+    instead; what has none is an error.
+    """
+    kernels: Any = torch.backends.mkldnn  # typed as if its properties could not be set
+    cudnn: Any = torch.backends.cudnn
+    usual = torch.get_num_threads(), kernels.enabled, cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
+    if hardware.device.type == "cpu" and batch_size <= TINY_BATCH:
+        torch.set_num_threads(1)
+        kernels.enabled = False
+    cudnn.benchmark = not hardware.deterministic
+    if hardware.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only so
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual[0])
+        kernels.enabled, cudnn.benchmark = usual[1:3]
+        torch.use_deterministic_algorithms(usual[3])
+
+
+@contextmanager
+def float32_as(precision: str) -> Iterator[None]:
+    """Have a GPU compute what is in float32 exactly so, or with `auto` in the quicker TensorFloat-32."""
+    wanted = "tf32" if precision == "auto" else "ieee"
+    cudnn: Any = torch.backends.cudnn
+    backends = torch.backends.cuda.matmul, cudnn.conv
+    usual = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = wanted
+    try:
+        yield
+    finally:
+        for backend, precision_before in zip(backends, usual, strict=True):
+            backend.fp32_precision = precision_before
