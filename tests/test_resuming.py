@@ -31,6 +31,7 @@ from test_resuming import training
 watching.CHECKPOINT_EVERY_S = 0  # after each stretch of steps
 
 folder, dataset, unfinished, recipe = map(Path, sys.argv[1:])
+watching.PATIENCE_S = 0 if str(recipe) == "endless" else 60
 folder.mkdir(exist_ok=True)
 show = lambda progress: print(progress.images_done, flush=True)
 watching.PROGRESS_EVERY_S = 0
@@ -59,6 +60,7 @@ def training(name: str) -> Training:
             shift=2,
         ),
     }
+    recipes["endless"] = recipes["busy"].model_copy(update={"model": "own_networks:Endless"})
     return Training(recipes[name], seed=3, hardware=Hardware(CPU), validation=100)
 
 
@@ -106,6 +108,16 @@ def test_training_ended_by_a_signal_goes_on_and_ends_with_the_same_bytes(
     assert "training goes on from epoch 2" in trained(*arguments)[0]
     for name in ("cifar_net.pth", "weights.safetensors", "training.parquet"):
         assert (tmp_path / "weights" / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_step_that_takes_too_long_is_given_up(by: signal.Signals, dataset: Path, tmp_path: Path) -> None:
+    with started(TRAINING, tmp_path / "weights", dataset, tmp_path / "unfinished", "endless") as process:
+        assert next_line(process) == "in a step"
+        process.send_signal(by)
+        output, complaint = process.communicate()
+    assert process.returncode in ((1, -by) if by == signal.SIGINT else (-by,)), complaint
+    assert "training stops in the middle of a step; run the same command again" in output
 
 
 # Checkpoints

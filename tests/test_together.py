@@ -34,16 +34,19 @@ TRAINING = """
 import sys
 from pathlib import Path
 from tasks.core.errors import WorldError
+from tasks.core.training import together
 from tasks.core.training.launch import train_into
 from tasks.core.training.watch import watching
 from test_together import training
 
-folder, dataset, unfinished = map(Path, sys.argv[1:])
+folder, dataset, unfinished = map(Path, sys.argv[1:4])
 folder.mkdir(exist_ok=True)
+model = sys.argv[4:]
+together.PATIENCE_S = 0.1 if model else 60
 say = lambda words: print(words, flush=True)
 with watching(say, unfinished, say) as watch:
     try:
-        train_into(folder, dataset, training(workers=2), watch)
+        train_into(folder, dataset, training(2, *model), watch)
     except WorldError as error:
         print(error)
         raise SystemExit(error.exit_code)
@@ -52,8 +55,10 @@ print("done")
 FILES = ("cifar_net.pth", "weights.safetensors", "training.parquet")
 
 
-def training(workers: int, epochs: int = 6, learning_rate: float = 0.003) -> Training:
-    recipe = RECIPES["tutorial"].model_copy(update={"epochs": epochs, "learning_rate": learning_rate})
+def training(
+    workers: int, model: str = RECIPES["tutorial"].model, epochs: int = 6, learning_rate: float = 0.003
+) -> Training:
+    recipe = RECIPES["tutorial"].model_copy(update={"model": model, "epochs": epochs, "learning_rate": learning_rate})
     return Training(recipe, seed=3, hardware=Hardware(CPU, workers), validation=100)
 
 
@@ -146,6 +151,20 @@ def test_an_error_that_training_expects_is_the_same_from_workers(dataset: Path, 
     assert str(caught.value).startswith("training: expected a finite loss, got ")
     assert not list(tmp_path.iterdir())
     assert [signal.getsignal(number) for number in signal.valid_signals()] == usual
+
+
+def test_workers_that_are_told_to_stop_in_the_middle_of_a_long_step_are_not_waited_for(
+    dataset: Path, tmp_path: Path
+) -> None:
+    arguments = (tmp_path / "weights", dataset, tmp_path / "unfinished", "own_networks:Stuck")
+    with started(TRAINING, *arguments) as process:
+        assert next_line(process) == "in a step"
+        workers = workers_of(process)
+        process.send_signal(signal.SIGTERM)
+        output, complaint = process.communicate()
+        assert (process.returncode, complaint) == (-signal.SIGTERM, "")
+    assert "training stops in the middle of a step; run the same command again" in output
+    assert not any(map(is_running, workers))
 
 
 def test_a_worker_that_dies_before_it_is_heard_of_ends_training(dataset: Path, tmp_path: Path) -> None:

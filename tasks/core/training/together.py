@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,12 +30,13 @@ from tasks.core.training.checkpoint import Checkpoint
 from tasks.core.training.lifeline import Begun, Ended, Lifeline, Line, in_words
 from tasks.core.training.part import train_part
 from tasks.core.training.trainer import Training
-from tasks.core.training.watch import Progress, Watch
+from tasks.core.training.watch import STOPPED_LATE, Progress, Watch
 from tasks.core.training.workers import Workers
 
 # A process of its own program, unlike a spawned one, does not run the starting process's main module again.
 WORKER = "import sys; address, *sys.path = sys.argv[1:]; from tasks.core.training.lifeline import work; work(address)"
 POLL_S = 0.1
+PATIENCE_S = 1.2  # for workers that were told to stop
 GO_ON = "run the same command again to go on from the last checkpoint"
 
 
@@ -116,19 +118,26 @@ class _Crew:
     broken: bool = False
 
     def follow(self, launch: "_Launch") -> None:
-        """Pass on what comes, both ways, until all have ended, or one in a way that the others cannot go on from."""
-        told = False
+        """Pass on what comes, both ways, until all have ended, or one in a way that the others cannot go on from.
+
+        Workers that are told to stop and wait for each other in the middle of a step are not waited for.
+        """
+        told_at: float | None = None
         while launch.is_alive() and not self._is_over():
+            if told_at and time.monotonic() - told_at > PATIENCE_S:
+                if not any(each.stopped for each in self.ended):
+                    self.watch.log(STOPPED_LATE)
+                return
             for ready in wait([self.server, *self.lines], POLL_S):
                 if isinstance(ready, Connection):
                     self._hear(ready)
                 else:
                     self._admit()
-            if self.watch.interruption.asked and not told:
+            if self.watch.interruption.asked and not told_at:
                 if self.begun < launch.count:
                     return  # nothing is trained yet
                 self._pass_on(self.watch.interruption.signal_number)
-                told = True
+                told_at = time.monotonic()
 
     def _is_over(self) -> bool:
         failed = self.broken or any(each.error for each in self.ended)

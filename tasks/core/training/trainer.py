@@ -5,6 +5,7 @@ own random state, a place in an epoch, and the results of the steps since the la
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil, isfinite
@@ -79,9 +80,10 @@ class Trainer:
         elif prepare := getattr(self.network, "prepare", None):
             prepare(self.images.inputs(0, IMAGES_TO_PREPARE))
         steps = steps_for(self.network, self.optimizer, self.recipe, self._set_rate, self.workers)
-        for order in self._orders():
-            self._epoch(order, steps, watch)
-            self.place.epoch, self.place.images = self.place.epoch + 1, 0
+        with watch.heard_between_layers(self.network) if self.device.type == "cpu" else nullcontext():
+            for order in self._orders():
+                self._epoch(order, steps, watch)
+                self.place.epoch, self.place.images = self.place.epoch + 1, 0
         self._add_due_point()
         return self.place.curve
 
@@ -131,6 +133,7 @@ class Trainer:
         stretch, to_point = (max(1, images // size) * size for images in (at_once, IMAGES_PER_POINT))
         self.network.train()
         while place.images < len(order):
+            watch.begin()
             start, next_point = place.images, min((place.images // to_point + 1) * to_point, len(order))
             stop = min(start + stretch, next_point)
             self.recent = self._stretch(order[start:stop], steps), stop - start

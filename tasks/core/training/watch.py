@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from tasks.core.store.artifact import Log
 from tasks.core.training.checkpoint import Checkpoint, DamagedCheckpoint
@@ -16,6 +17,7 @@ from tasks.core.training.interruption import Interruption, deferred_interruption
 CHECKPOINT_EVERY_S = 8.0
 FRESH_S = 1.0  # an epoch that ends so soon after a checkpoint writes none
 PROGRESS_EVERY_S = 0.5
+PATIENCE_S = 0.5  # for steps that are under way when training is to stop
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Progress:
     accuracy: float
     validation_accuracy: float | None
 
+
+STOPPED_LATE = "training stops in the middle of a step; run the same command again to go on from what was saved"
 
 ShowProgress = Callable[[Progress], None]
 
@@ -42,6 +46,7 @@ class Watch:
     interruption: Interruption = field(default_factory=Interruption)
     _saved_at: float = field(default_factory=time.monotonic)
     _shown_at: float = 0.0
+    _began_at: float = field(default_factory=time.monotonic)
 
     def saved_state(self, device: torch.device) -> dict[str, Any] | None:
         """Where an earlier process left off, if it did and its checkpoint is whole."""
@@ -52,6 +57,31 @@ class Watch:
         except DamagedCheckpoint as error:
             self.log(f"{error}; training starts from the beginning")
             return None
+
+    def begin(self) -> None:
+        """Note that the next stretch of steps begins."""
+        self._began_at = time.monotonic()
+
+    @contextmanager
+    def heard_between_layers(self, network: nn.Module) -> Iterator[None]:
+        """Have the wish to stop heard between a network's layers, too: on a CPU a step may take many seconds.
+
+        Steps that are then given up are lost, as they would be with a kill.
+        """
+        layers = [module for module in network.modules() if not list(module.children())]
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        handles = [layer.register_forward_hook(self._stop_if_late) for layer in layers]
+        handles += [parameter.register_post_accumulate_grad_hook(self._stop_if_late) for parameter in trained]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _stop_if_late(self, *_: object) -> None:
+        if self.interruption.asked and time.monotonic() - self._began_at > PATIENCE_S:
+            self.log(STOPPED_LATE)
+            self.interruption.act()
 
     def show_progress(self, progress: Callable[[], Progress]) -> None:
         """Show how far it is, unless that was shown a moment ago: asking stops a GPU."""
