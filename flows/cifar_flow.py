@@ -4,9 +4,9 @@ python flows/cifar_flow.py --help
 """
 
 if __name__ == "__main__":  # The command line answers --help and wrong values before Prefect and torch are imported.
-    from flows.cli import run_main
+    from flows.program import start
 
-    raise SystemExit(run_main())
+    start("run")
 
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run

@@ -333,21 +333,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_code or 0
 
 
-def run_main() -> int:
-    """`python flows/cifar_flow.py` is `cifar run`."""
-    return main(["run", *sys.argv[1:]])
-
-
-def run_predict() -> int:
-    """`python flows/predict_flow.py` is `cifar predict`."""
-    return main(["predict", *sys.argv[1:]])
-
-
-def run_compare() -> int:
-    """`python flows/compare_flow.py` is `cifar compare-page`."""
-    return main(["compare-page", *sys.argv[1:]])
-
-
 def _failed(message: str, exit_code: int) -> int:
     print(f"error: {message}", file=sys.stderr)
     return exit_code

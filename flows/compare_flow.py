@@ -4,9 +4,9 @@ python flows/compare_flow.py --help
 """
 
 if __name__ == "__main__":  # The command line answers --help and wrong values before Prefect and torch are imported.
-    from flows.cli import run_compare
+    from flows.program import start
 
-    raise SystemExit(run_compare())
+    start("compare-page")
 
 from pathlib import Path
 from typing import Annotated

@@ -4,9 +4,9 @@ python flows/predict_flow.py --help
 """
 
 if __name__ == "__main__":  # The command line answers --help and wrong values before Prefect and torch are imported.
-    from flows.cli import run_predict
+    from flows.program import start
 
-    raise SystemExit(run_predict())
+    start("predict")
 
 from pathlib import Path
 from typing import Annotated

@@ -208,3 +208,12 @@ def test_doctor_is_content_without_a_server_and_makes_no_store(cifar: Cifar, tmp
     [store] = [line for line in lines if " store: " in line]
     assert store.startswith(f"note  store: {nowhere}: there is none yet → give another one by --store")
     assert not nowhere.parent.exists()
+
+
+def test_what_is_to_be_done_at_exit_is_done_and_then_the_program_ends_with_its_exit_code() -> None:
+    code = (
+        "import atexit, flows.cli\nflows.cli.main = lambda words: print(words) or atexit.register(print, 'bye') and 3\n"
+    )
+    code += "from flows.program import start\nstart('run')"
+    done = subprocess.run([sys.executable, "-c", code, "--seed", "5"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "['run', '--seed', '5']\nbye\n", "")
