@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 # What a shell runs in its background ignores Ctrl-C, and so would the processes that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# There are more processes than cores: torch's threads leave theirs to others while they wait, rather than spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
