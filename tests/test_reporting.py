@@ -9,8 +9,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from pydantic import ValidationError
+from torchvision.utils import make_grid
 
 from tasks.core import gallery
 from tasks.core.charts import accuracy_chart, learning_chart, loss_chart, reliability_chart
@@ -20,7 +22,7 @@ from tasks.core.dataset import Dataset, Description
 from tasks.core.facts import Facts, StageFact
 from tasks.core.identity import Identity, Kind
 from tasks.core.metrics import Tally
-from tasks.core.pictures import confident_mistakes, sheet_of
+from tasks.core.pictures import confident_mistakes, grid_uri, sheet_of
 from tasks.core.reporting import Results, summary_markdown, write_report
 from tasks.core.statistics import wilson_interval
 from tasks.core.tables import calibration_table, confusion_matrix, per_class_table, predictions_table
@@ -54,15 +56,16 @@ class Page(HTMLParser):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
+        self.texts: list[str] = []
         self.source = (folder / "report.html").read_text(encoding="utf-8")
         self.feed(self.source)
+        self.text = "".join(self.texts)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        self.texts.append(data)
 
     def tags(self) -> list[str]:
         return [tag for tag, _ in self.elements]
@@ -257,6 +260,15 @@ def test_the_images_to_look_through_are_of_every_cell_of_the_confusion_matrix(
     assert {image.index for image in found.first} == {0, 1, 2, 3}
     assert {image.index for image in found.first + found.mistakes + found.unsure} <= {i.index for i in found.images}
     assert len(found.images) < 50
+
+
+def test_images_side_by_side_lie_as_torchvision_lays_them_out() -> None:
+    images = make_dataset().train_images[:8]
+    pixels = np.asarray(Image.open(BytesIO(b64decode(grid_uri(images).partition(",")[2]))))
+
+    assert np.array_equal(pixels[..., :3], make_grid(torch.from_numpy(images)).permute(1, 2, 0))
+    alpha = make_grid(torch.full((8, 1, 32, 32), 255, dtype=torch.uint8))[0]
+    assert np.array_equal(pixels[..., 3], alpha)
 
 
 def test_a_sheet_shows_each_image_at_its_place() -> None:

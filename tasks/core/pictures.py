@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
-from torchvision.utils import make_grid
 
 from tasks.core.dataset import Dataset, Images
 
 COLUMNS = 8
+GAP = 2  # pixels
 TRAINING_IMAGES = 32
 SHEET_COLUMNS = 32
 SIDE = 32
@@ -107,10 +106,10 @@ def spread(predictions: pd.DataFrame, most: int) -> pd.DataFrame:
 
 
 def grid_uri(images_nchw: Images) -> str:
-    """Images side by side as torchvision's `make_grid` lays them out; what lies between them is transparent."""
+    """Images side by side as torchvision's `make_grid` lays them out; what lies around them is transparent."""
     opaque = np.full_like(images_nchw[:, :1], 255)
-    images_with_alpha = torch.from_numpy(np.concatenate([images_nchw, opaque], axis=1))
-    return png_uri(make_grid(images_with_alpha, nrow=COLUMNS).numpy())
+    tiles = np.pad(np.concatenate([images_nchw, opaque], axis=1), ((0, 0), (0, 0), (GAP, 0), (GAP, 0)))
+    return png_uri(np.pad(np.concatenate(tiles, axis=2), ((0, 0), (0, GAP), (0, GAP))))
 
 
 def png_uri(image_chw: Images) -> str:
