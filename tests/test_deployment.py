@@ -38,8 +38,9 @@ def deployed(prefect_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     environment = {
         "PREFECT_API_URL": prefect_url,
         "PYTHONPATH": str(project),
-        "CIFAR_FLOW_STORE": "",
-    }  # the default one
+        "CIFAR_FLOW_STORE": "",  # the default one
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+    }
     pipeline = Pipeline(project / "artifacts", folder / "home", folder, project, environment)
     prefect(pipeline, "work-pool", "create", "cifar", "--type", "process", "--overwrite")
     prefect(pipeline, "deploy", "--all")
