@@ -25,11 +25,19 @@ from tasks.core.config import Settings
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+PREFECT = {"prefect_home", "prefect_url"}
+
 # What a shell runs in its background ignores Ctrl-C, and so would the processes that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # There are more processes than cores: torch's threads leave theirs to others while they wait, rather than spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files in which whole pipelines run come first, so that no worker is left with one when the others are done."""
+    long = {item.path for item in items if isinstance(item, pytest.Function) and PREFECT & set(item.fixturenames)}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session")
