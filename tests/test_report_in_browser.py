@@ -4,18 +4,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pipeline import Pipeline
 from playwright.sync_api import Browser, ConsoleMessage, Page
+
+from tasks.core.store import open_store
+from tasks.core.store.history import find_run
 
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1440, "height": 900}
 
 
-@pytest.fixture(scope="module")
-def report(archive: Path, prefect_home: Path, prefect_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("report")
-    pipeline = Pipeline(folder / "store", prefect_home, folder, environment={"PREFECT_API_URL": prefect_url})
-    pipeline.run("--source", archive)
-    return pipeline.store / "report.html"
+@pytest.fixture
+def report(two_runs: Path) -> Path:
+    return two_runs / "report.html"
 
 
 @pytest.fixture(params=["light", "dark"])
@@ -102,8 +101,8 @@ def test_images_are_filtered_by_class_and_answer_and_ordered_by_confidence(page:
 def test_the_links_to_artifacts_lead_to_their_manifests_from_both_places_of_the_report(
     page: Page, report: Path
 ) -> None:
-    [own] = report.parent.glob("report/*/report.html")
-    for place in (report, own):
+    own = find_run(open_store(report.parent), "current").artifacts["report"]
+    for place in (report, report.parent / str(own) / "report.html"):
         page.goto(place.as_uri())
         links = [link.get_attribute("href") or "" for link in page.locator("a.version").all()]
         assert len(links) == 6
