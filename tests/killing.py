@@ -12,8 +12,6 @@ from itertools import count
 from pathlib import Path
 from threading import Timer
 
-from aiobotocore.client import AioBaseClient
-
 PATIENCE_S = 180
 STEPS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -106,6 +104,8 @@ def kill_before_step(number: int, root: str) -> None:
 
 def kill_before_request(number: int) -> None:
     """The same for what changes a bucket: each request but those that only read."""
+    from aiobotocore.client import AioBaseClient  # which most tests do without
+
     steps, call = 0, AioBaseClient._make_api_call
 
     async def call_or_be_killed(self: AioBaseClient, operation: str, parameters: object) -> object:
