@@ -55,7 +55,7 @@ class Endless(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.layer(inputs)
         if self.training:
-            print("in a step", flush=True)
+            print("in a step\n", end="", flush=True)  # in one piece, as workers share their output
         while self.training:
             self.layer(inputs)
         return logits
@@ -66,7 +66,7 @@ class Stuck(Endless):
 
     def forward(self, inputs: Tensor) -> Tensor:
         if self.training:
-            print("in a step", flush=True)
+            print("in a step\n", end="", flush=True)  # in one piece, as workers share their output
             time.sleep(3_600)
         logits: Tensor = self.layer(inputs)
         return logits
