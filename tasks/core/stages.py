@@ -149,7 +149,7 @@ def report_stage(store: Store, artifacts: Mapping[str, ArtifactRef], verdict: Ve
         reporting.write_report,
         settings={"facts": facts.model_dump(mode="json")},
         code=rendering.digests(*reporting.PAGE),
-        environment=_versions("torchvision", "matplotlib", "jinja2", "pillow", "numpy", "pandas"),
+        environment=_versions("matplotlib", "jinja2", "pillow", "numpy", "pandas"),
     )
     return Stage(key, build, inputs, task="report")
 

@@ -18,6 +18,7 @@ CHECKPOINT_EVERY_S = 8.0
 FRESH_S = 1.0  # an epoch that ends so soon after a checkpoint writes none
 PROGRESS_EVERY_S = 0.5
 PATIENCE_S = 0.5  # for steps that are under way when training is to stop
+STOPPED_LATE = "training stops in the middle of a step; run the same command again to go on from what was saved"
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,6 @@ class Progress:
     accuracy: float
     validation_accuracy: float | None
 
-
-STOPPED_LATE = "training stops in the middle of a step; run the same command again to go on from what was saved"
 
 ShowProgress = Callable[[Progress], None]
 
