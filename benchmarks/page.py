@@ -6,8 +6,9 @@ from collections.abc import Mapping
 CPU, GPU = "On a CPU", "On a GPU"
 INTRODUCTION = """# Measured side by side
 
-`make bench` writes this file. Theirs is what a user would use instead, the tutorial's script as printed first of all; \
-both run in turn in one run, each in a process of its own, and the median is told, with its range in brackets.
+`make bench` writes this file, but for what a section says was put together by hand. Theirs is what a user would use \
+instead, the tutorial's script as printed first of all; both run in turn in one run, each in a process of its own, and \
+the median is told, with its range in brackets.
 """
 TITLE = re.compile(r"^## (.+)\n", re.MULTILINE)
 

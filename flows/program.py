@@ -11,9 +11,11 @@ def start(*command: str) -> NoReturn:
     exit_code = 1
 
     def end() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(exit_code)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(exit_code)
 
     atexit.register(end)  # before all others, and so after them: Prefect's send logs
     from flows.cli import main

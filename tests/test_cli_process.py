@@ -214,6 +214,6 @@ def test_what_is_to_be_done_at_exit_is_done_and_then_the_program_ends_with_its_e
     code = (
         "import atexit, flows.cli\nflows.cli.main = lambda words: print(words) or atexit.register(print, 'bye') and 3\n"
     )
-    code += "from flows.program import start\nstart('run')"
+    code += "atexit.register(print, 'not said')\nfrom flows.program import start\nstart('run')"
     done = subprocess.run([sys.executable, "-c", code, "--seed", "5"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (3, "['run', '--seed', '5']\nbye\n", "")

@@ -101,6 +101,15 @@ def test_muon_goes_on_from_its_state_as_if_nothing_had_happened() -> None:
     assert torch.equal(second, whole)
 
 
+def test_filters_that_a_step_did_not_use_stay_as_they_are() -> None:
+    used, idle = (nn.Parameter(random_matrix(4, 12).view(4, 3, 2, 2)) for _ in range(2))
+    group = {"params": [used, idle], "lr": 0.1, "orthogonal": True}
+    used.grad = random_matrix(4, 12).view(4, 3, 2, 2)
+    Muon([group], momentum=0.6, dtype=torch.float32).step()
+    assert not torch.equal(used, idle)
+    assert torch.equal(idle, random_matrix(4, 12).view(4, 3, 2, 2))
+
+
 def test_what_is_not_trained_is_left_alone() -> None:
     network = new_network(FAST.model, 10, seed=1)
     params = [each for group in new_optimizer(network, FAST).param_groups for each in group["params"]]

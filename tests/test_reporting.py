@@ -22,7 +22,7 @@ from tasks.core.dataset import Dataset, Description
 from tasks.core.facts import Facts, StageFact
 from tasks.core.identity import Identity, Kind
 from tasks.core.metrics import Tally
-from tasks.core.pictures import confident_mistakes, grid_uri, sheet_of
+from tasks.core.pictures import confident_mistakes, row_uri, sheet_of
 from tasks.core.reporting import Results, summary_markdown, write_report
 from tasks.core.statistics import wilson_interval
 from tasks.core.tables import calibration_table, confusion_matrix, per_class_table, predictions_table
@@ -262,9 +262,9 @@ def test_the_images_to_look_through_are_of_every_cell_of_the_confusion_matrix(
     assert len(found.images) < 50
 
 
-def test_images_side_by_side_lie_as_torchvision_lays_them_out() -> None:
+def test_images_in_a_row_lie_as_torchvision_lays_them_out() -> None:
     images = make_dataset().train_images[:8]
-    pixels = np.asarray(Image.open(BytesIO(b64decode(grid_uri(images).partition(",")[2]))))
+    pixels = np.asarray(Image.open(BytesIO(b64decode(row_uri(images).partition(",")[2]))))
 
     assert np.array_equal(pixels[..., :3], make_grid(torch.from_numpy(images)).permute(1, 2, 0))
     alpha = make_grid(torch.full((8, 1, 32, 32), 255, dtype=torch.uint8))[0]

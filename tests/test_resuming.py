@@ -31,7 +31,7 @@ from test_resuming import training
 watching.CHECKPOINT_EVERY_S = 0  # after each stretch of steps
 
 folder, dataset, unfinished, recipe = map(Path, sys.argv[1:])
-watching.PATIENCE_S = 0 if str(recipe) == "endless" else 60
+watching.PATIENCE_S = 0 if ":" in str(recipe) else 60
 folder.mkdir(exist_ok=True)
 show = lambda progress: print(progress.images_done, flush=True)
 watching.PROGRESS_EVERY_S = 0
@@ -60,8 +60,8 @@ def training(name: str) -> Training:
             shift=2,
         ),
     }
-    recipes["endless"] = recipes["busy"].model_copy(update={"model": "own_networks:Endless"})
-    return Training(recipes[name], seed=3, hardware=Hardware(CPU), validation=100)
+    recipe = recipes.get(name) or recipes["busy"].model_copy(update={"model": name})
+    return Training(recipe, seed=3, hardware=Hardware(CPU), validation=100)
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +111,17 @@ def test_training_ended_by_a_signal_goes_on_and_ends_with_the_same_bytes(
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
-def test_a_step_that_takes_too_long_is_given_up(by: signal.Signals, dataset: Path, tmp_path: Path) -> None:
-    with started(TRAINING, tmp_path / "weights", dataset, tmp_path / "unfinished", "endless") as process:
+@pytest.mark.parametrize("network", ["Endless", "Waiting"])
+def test_a_step_that_takes_too_long_is_given_up(
+    by: signal.Signals, network: str, dataset: Path, tmp_path: Path
+) -> None:
+    arguments = (tmp_path / "weights", dataset, tmp_path / "unfinished", f"own_networks:{network}")
+    with started(TRAINING, *arguments) as process:
         assert next_line(process) == "in a step"
         process.send_signal(by)
-        output, complaint = process.communicate()
+        output, complaint = process.communicate("go on\n")
     assert process.returncode in ((1, -by) if by == signal.SIGINT else (-by,)), complaint
-    assert "training stops in the middle of a step; run the same command again" in output
+    assert "training stops without what is under way; run the same command again" in output
 
 
 # Checkpoints

@@ -14,6 +14,7 @@ from torchvision import transforms
 from tasks.core.dataset import Dataset, save_dataset
 from tasks.core.device import Hardware
 from tasks.core.errors import InputError
+from tasks.core.evaluation import predict_into
 from tasks.core.networks import new_network
 from tasks.core.recipes import RECIPES, Recipe
 from tasks.core.tables import read_facts, read_table
@@ -214,6 +215,26 @@ def test_a_network_that_views_its_features_is_refused_where_images_lie_channels_
 
 def test_in_float32_it_is_trained_as_it_is(tmp_path: Path) -> None:
     assert trained(tiny_dataset(), tmp_path / "weights", recipe(**VIEWING, precision="float32"))
+
+
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_a_gpu_rounds_what_is_in_float32_only_where_a_recipe_lets_it_and_never_in_evaluation(
+    tmp_path: Path, precision: str
+) -> None:
+    allowed: dict[bool, set[tuple[bool, bool]]] = {True: set(), False: set()}
+
+    def note(module: nn.Module, *_: object) -> None:
+        allowed[module.training].add((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+
+    usual = torch.backends.cudnn.allow_tf32
+    own = recipe(model="own_networks:dropout_network", batch_size=12, precision=precision)
+    with nn.modules.module.register_module_forward_hook(note):
+        trained(tiny_dataset(), tmp_path / "weights", own)
+        allowed[False].clear()
+        predict_into(tmp_path, tiny_dataset(), tmp_path / "weights", own, CPU, {})
+    assert allowed[True] == {(precision == "auto", precision == "auto")}
+    assert (False, False) in allowed[False]
+    assert torch.backends.cudnn.allow_tf32 == usual
 
 
 def test_what_cannot_repeat_itself_is_one_line_where_all_should(tmp_path: Path) -> None:

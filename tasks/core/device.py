@@ -3,8 +3,11 @@
 import os
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
@@ -72,6 +75,20 @@ def layout_for(device: torch.device, wanted: str) -> torch.memory_format:
     return torch.channels_last if wanted == "auto" and device.type != "mps" else torch.contiguous_format
 
 
+@contextmanager
+def float32_as(precision: str) -> Iterator[None]:
+    """Have a GPU compute what is in float32 exactly so, or with `auto` in the quicker TensorFloat-32."""
+    backends: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn
+    usual = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = precision == "auto"
+    try:
+        yield
+    finally:
+        for backend, allowed_before in zip(backends, usual, strict=True):
+            backend.allow_tf32 = allowed_before
+
+
 def is_compiled(hardware: Hardware, wanted: str) -> bool:
     """Whether a network is compiled: `auto` does so on one GPU that Triton has kernels for, if it finds a compiler."""
     if wanted != "auto" or hardware.device.type != "cuda" or hardware.count > 1:
@@ -99,7 +116,7 @@ def describe_hardware(hardware: Hardware, precision: str, compiling: str) -> str
     slow = "" if precision == "float32" or dtype == "bfloat16" else ", as bfloat16 is slow here"
     compiled = ", compiled" if is_compiled(hardware, compiling) else ""
     if compiling == "auto" and device.type == "cuda" and hardware.count == 1 and not compiled:
-        compiled = ", not compiled, as no compiler is found here"
+        compiled = ", not compiled, as Triton or a compiler for it is not found here"
     return f"{many}{describe_device(device)}{kind}, in {dtype}{slow}{compiled}"
 
 

@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 from tasks.core.columns import predictions_columns
 from tasks.core.config import Normalization
 from tasks.core.dataset import Dataset, copied, expand
+from tasks.core.device import float32_as
 from tasks.core.errors import InputError
 from tasks.core.metrics import SCORES, Scores, Tally
 from tasks.core.recipes import Recipe, TestAugmentation
@@ -75,7 +76,8 @@ def class_probabilities(
     The logits are the mean over the views of an image that `augmentation` asks for; InputError unless all are finite.
     """
     inputs = expand(images_nchw, normalization)
-    logits = torch.stack([network(view) for view in _views(inputs, augmentation)]).mean(dim=0)
+    with float32_as("float32"):
+        logits = torch.stack([network(view) for view in _views(inputs, augmentation)]).mean(dim=0)
     finite = logits.isfinite().all(dim=1)
     if not finite.all():
         raise InputError(

@@ -54,7 +54,7 @@ def training_grid(dataset: Dataset, seed: int) -> list[GridRow]:
     rows = [chosen[start : start + COLUMNS] for start in range(0, len(chosen), COLUMNS)]
     return [
         GridRow(
-            uri=grid_uri(dataset.train_images[row]),
+            uri=row_uri(dataset.train_images[row]),
             labels=tuple(dataset.classes[label] for label in dataset.train_labels[row]),
         )
         for row in rows
@@ -105,8 +105,8 @@ def spread(predictions: pd.DataFrame, most: int) -> pd.DataFrame:
     return shuffled.iloc[chosen]
 
 
-def grid_uri(images_nchw: Images) -> str:
-    """Images side by side as torchvision's `make_grid` lays them out; what lies around them is transparent."""
+def row_uri(images_nchw: Images) -> str:
+    """Images in one row, as torchvision's `make_grid` lays them out; what lies around them is transparent."""
     opaque = np.full_like(images_nchw[:, :1], 255)
     tiles = np.pad(np.concatenate([images_nchw, opaque], axis=1), ((0, 0), (0, 0), (GAP, 0), (GAP, 0)))
     return png_uri(np.pad(np.concatenate(tiles, axis=2), ((0, 0), (0, GAP), (0, GAP))))

@@ -51,8 +51,8 @@ class Recipe(BaseModel):
     compile: Annotated[
         Literal["never", "auto"],
         Field(
-            description="never, or auto: the network is compiled for a GPU, where a compiler is found; that takes half "
-            "a minute the first time and ten seconds later, and a fifth off each step of record."
+            description="never, or auto: the network is compiled for one GPU, where a compiler is found; that takes "
+            "half a minute the first time and some seconds later, and a fifth off each step of record."
         ),
     ] = "never"
     test_augmentation: Annotated[

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tasks.core.device import TINY_BATCH, Hardware
+from tasks.core.device import TINY_BATCH, Hardware, float32_as
 from tasks.core.errors import InputError
 from tasks.core.recipes import Recipe
 
@@ -103,19 +103,3 @@ def kernels_for(hardware: Hardware, batch_size: int) -> Iterator[None]:
         torch.set_num_threads(usual[0])
         kernels.enabled, cudnn.benchmark = usual[1:3]
         torch.use_deterministic_algorithms(usual[3])
-
-
-@contextmanager
-def float32_as(precision: str) -> Iterator[None]:
-    """Have a GPU compute what is in float32 exactly so, or with `auto` in the quicker TensorFloat-32."""
-    wanted = "tf32" if precision == "auto" else "ieee"
-    cudnn: Any = torch.backends.cudnn
-    backends = torch.backends.cuda.matmul, cudnn.conv
-    usual = [backend.fp32_precision for backend in backends]
-    for backend in backends:
-        backend.fp32_precision = wanted
-    try:
-        yield
-    finally:
-        for backend, precision_before in zip(backends, usual, strict=True):
-            backend.fp32_precision = precision_before

@@ -26,7 +26,10 @@ class Muon(torch.optim.Optimizer):
         """Update the parameters of a group together, as torch's own optimizers do: a GPU is kept busier so."""
         assert closure is None
         for group in self.param_groups:
-            parameters, directions = group["params"], self._directions(group)
+            parameters = [each for each in group["params"] if each.grad is not None]
+            if not parameters:
+                continue
+            directions = self._directions(parameters, group)
             if group["orthogonal"]:
                 directions = self._orthogonal(directions)
                 lengths = torch._foreach_norm(parameters)
@@ -35,9 +38,8 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_mul_(directions, group["lr"])
             torch._foreach_sub_(parameters, directions)
 
-    def _directions(self, group: dict[str, Any]) -> list[Tensor]:
-        parameters = group["params"]
-        gradients = torch._foreach_add([each.grad for each in parameters], parameters, alpha=group["weight_decay"])
+    def _directions(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        gradients = torch._foreach_add(_gradients(parameters), parameters, alpha=group["weight_decay"])
         momenta = [self._momentum(each) for each in parameters]
         torch._foreach_mul_(momenta, group["momentum"])
         torch._foreach_add_(momenta, gradients)
@@ -57,6 +59,10 @@ class Muon(torch.optim.Optimizer):
             matrices = torch.stack([each.flatten(1) for each in alike])
             found += orthogonalized(matrices, self._dtype).unflatten(2, shape[1:]).unbind()
         return found
+
+
+def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
+    return [each.grad for each in parameters if each.grad is not None]
 
 
 def orthogonalized(matrices: Tensor, dtype: torch.dtype) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from tasks.core.device import precision_for
 from tasks.core.recipes import Recipe
 from tasks.core.training.muon import Muon
+from tasks.core.training.recorded import is_recordable
 
 WARM_UP = 0.2  # of all steps, in the one-cycle schedule
 
@@ -14,12 +15,12 @@ HEAD_RATE, OTHERS_RATE, OTHERS_MOMENTUM = 0.67, 0.053, 0.85
 
 
 def new_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimizer of a network on its device; on a GPU its rates are tensors, which a recorded step reads anew."""
+    """The optimizer of a network on its device; its rates are tensors where a recorded step is to read them anew."""
     optimizer = _muon(network, recipe) if recipe.optimizer == "muon" else _sgd(network, recipe)
     device = next(network.parameters()).device
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-        if device.type == "cuda":
+        if is_recordable(recipe, device):
             group["lr"] = torch.tensor(group["lr"], device=device)
     return optimizer
 
@@ -31,7 +32,7 @@ def _sgd(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
-        fused=next(network.parameters()).device.type == "cuda",
+        fused=is_recordable(recipe, next(network.parameters()).device),
     )
 
 

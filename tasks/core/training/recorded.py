@@ -5,12 +5,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from tasks.core.recipes import OUR_MODELS, Recipe
+
 Step = Callable[[Tensor, Tensor, int], Tensor]
 WARM_UP_STEPS = 2  # in which all is made that is made once; they are training steps like any other
 
 
+def is_recordable(recipe: Recipe, device: torch.device) -> bool:
+    """Whether a recipe's steps can be recorded: on a GPU, and of our own networks; others may do what cannot."""
+    return device.type == "cuda" and recipe.model in OUR_MODELS
+
+
 class RecordedStep:
-    """Takes the first steps as they are, then replays one: on batches of one size, with the same tensors updated."""
+    """Takes the first steps as they are, then replays one: on batches of one size, with the same tensors updated.
+
+    What it computes in stays its own, beside what steps on smaller batches take.
+    """
 
     def __init__(self, step: Step, device: torch.device) -> None:
         self._step, self._taken = step, 0

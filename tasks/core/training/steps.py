@@ -1,7 +1,7 @@
 """How training steps are taken: by autograd for any network, written out for the tutorial's."""
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -12,8 +12,8 @@ from tasks.core.device import TINY_BATCH, Hardware, is_compiled, layout_for, pre
 from tasks.core.errors import InputError
 from tasks.core.model import Net
 from tasks.core.networks import in_evaluation
-from tasks.core.recipes import OUR_MODELS, Recipe
-from tasks.core.training.recorded import RecordedStep, Step
+from tasks.core.recipes import Recipe
+from tasks.core.training.recorded import RecordedStep, Step, is_recordable
 from tasks.core.training.workers import Workers
 from tasks.core.training.written_out import WrittenOut
 
@@ -27,32 +27,57 @@ class Steps(Protocol):
         """The loss of each step and how many of its images were right, float32 [steps, 2] on the device."""
 
 
-class AutogradSteps:
-    """Forward, backward and the optimizer, batch by batch; `set_rate` is told each step, counted from 0.
+@dataclass(frozen=True)
+class AutogradStep:
+    """Forward, backward and the optimizer, on this process's share of a batch."""
 
-    On a GPU the steps of our own networks are recorded; one's own may do what a recording cannot hold.
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    recipe: Recipe
+    workers: int
+
+    def __call__(self, batch: Tensor, labels: Tensor, images: int) -> Tensor:
+        """The share's part of the mean loss over all `images` of the batch, and of its hits."""
+        device, precision = batch.device, self.recipe.precision
+        dtype = precision_for(device, precision)
+        self.optimizer.zero_grad()
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            logits = self.network(batch.contiguous(memory_format=layout_for(device, precision)))
+        logits = logits.float()
+        part = cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing, reduction="sum") / images
+        (part * self.workers).backward()  # gradients are averaged over the processes
+        self.optimizer.step()
+        with torch.no_grad():
+            hits = (logits.argmax(dim=1) == labels).sum()
+            return torch.stack([part.detach(), hits.float()])
+
+
+class AutogradSteps:
+    """Steps for any network, batch by batch; `set_rate` is told each, counted from 0.
+
+    Those on whole batches are compiled if that is asked for, and recorded on one GPU if the network is ours.
     """
 
     def __init__(
         self, network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, set_rate: SetRate, workers: Workers
     ) -> None:
-        self._recipe, self._set_rate, self._workers = recipe, set_rate, workers
+        self._batch_size, self._set_rate, self._workers = recipe.batch_size, set_rate, workers
         device = next(network.parameters()).device
-        self._dtype, self._in_memory = precision_for(device, recipe.precision), layout_for(device, recipe.precision)
-        network.to(memory_format=self._in_memory)
-        if self._in_memory == torch.channels_last:
+        layout = layout_for(device, recipe.precision)
+        network.to(memory_format=layout)
+        if layout == torch.channels_last:
             _refuse_views(network, recipe.model)
-        self._optimizer, self._network = optimizer, workers.joined(network)
-        self._step: Step = partial(self._step_of, self._network)
-        self._whole_step: Step = self._step
+        step = AutogradStep(workers.joined(network), optimizer, recipe, workers.count)
+        self._step: Step = step
+        self._whole_step: Step = step
         if is_compiled(Hardware(device, workers.count), recipe.compile):
-            compiled: Any = torch.compile(self._network, dynamic=False)
-            self._whole_step = partial(self._step_of, compiled)
-        if device.type == "cuda" and workers.count == 1 and recipe.model in OUR_MODELS:
+            compiled: Any = torch.compile(step.network, dynamic=False)
+            self._whole_step = replace(step, network=compiled)
+        if is_recordable(recipe, device) and workers.count == 1:
             self._whole_step = RecordedStep(self._whole_step, device)
 
     def take(self, inputs_nchw: Tensor, targets: Tensor, first_step: int) -> Tensor:
-        size = self._recipe.batch_size
+        size = self._batch_size
         results = []
         for step, (batch, labels) in enumerate(
             zip(inputs_nchw.split(size), targets.split(size), strict=True), start=first_step
@@ -61,19 +86,6 @@ class AutogradSteps:
             take = self._whole_step if len(batch) == size else self._step
             results.append(take(self._workers.share(batch), self._workers.share(labels), len(batch)))
         return self._workers.total(torch.stack(results))
-
-    def _step_of(self, network: nn.Module, batch: Tensor, labels: Tensor, images: int) -> Tensor:
-        """One step on this process's share of `images`; its part of the batch's mean loss and of its hits."""
-        self._optimizer.zero_grad()
-        with torch.autocast(batch.device.type, self._dtype, enabled=self._dtype != torch.float32):
-            logits = network(batch.contiguous(memory_format=self._in_memory))
-        logits = logits.float()
-        part = cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing, reduction="sum") / images
-        (part * self._workers.count).backward()  # gradients are averaged over the processes
-        self._optimizer.step()
-        with torch.no_grad():
-            hits = (logits.argmax(dim=1) == labels).sum()
-            return torch.stack([part.detach(), hits.float()])
 
 
 def _refuse_views(network: nn.Module, model: str) -> None:

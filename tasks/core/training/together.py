@@ -36,7 +36,8 @@ from tasks.core.training.workers import Workers
 # A process of its own program, unlike a spawned one, does not run the starting process's main module again.
 WORKER = "import sys; address, *sys.path = sys.argv[1:]; from tasks.core.training.lifeline import work; work(address)"
 POLL_S = 0.1
-PATIENCE_S = 1.2  # for workers that were told to stop
+# How long workers that were told to stop are waited for: those on a CPU hear of it between layers, then save.
+PATIENCE_S = {"cpu": 1.2, "cuda": 10.0}
 GO_ON = "run the same command again to go on from the last checkpoint"
 
 
@@ -116,18 +117,16 @@ class _Crew:
     begun: int = 0
     ended: list[Ended] = field(default_factory=list)
     broken: bool = False
+    said_goodbye: bool = False
 
     def follow(self, launch: "_Launch") -> None:
         """Pass on what comes, both ways, until all have ended, or one in a way that the others cannot go on from.
 
         Workers that are told to stop and wait for each other in the middle of a step are not waited for.
         """
-        told_at: float | None = None
-        while launch.is_alive() and not self._is_over():
-            if told_at and time.monotonic() - told_at > PATIENCE_S:
-                if not any(each.stopped for each in self.ended):
-                    self.watch.log(STOPPED_LATE)
-                return
+        told_at, is_late = 0.0, False
+        patience_s = PATIENCE_S[self.part.training.hardware.device.type]
+        while launch.is_alive() and not self._is_over() and not is_late:
             for ready in wait([self.server, *self.lines], POLL_S):
                 if isinstance(ready, Connection):
                     self._hear(ready)
@@ -138,6 +137,9 @@ class _Crew:
                     return  # nothing is trained yet
                 self._pass_on(self.watch.interruption.signal_number)
                 told_at = time.monotonic()
+            is_late = bool(told_at) and time.monotonic() - told_at > patience_s
+        if not self.said_goodbye and (is_late or any(each.stopped for each in self.ended)):
+            self.watch.log(STOPPED_LATE)
 
     def _is_over(self) -> bool:
         failed = self.broken or any(each.error for each in self.ended)
@@ -160,6 +162,7 @@ class _Crew:
             case Begun():
                 self.begun += 1
             case str():
+                self.said_goodbye = word.startswith("training stops")
                 self.watch.log(word)
             case Progress() if self.watch.show:
                 self.watch.show(word)
