@@ -33,34 +33,50 @@ class Viewing(nn.Module):
         return logits
 
 
-class Putting(nn.Module):
-    """Does what PyTorch has no repeatable way to do."""
+class OneLayer(nn.Module):
+    """A linear layer."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.head = nn.Linear(3 * 32 * 32, classes)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        if self.training:
-            inputs = inputs.clone().put_(torch.tensor([0]), torch.tensor([1.0]))
         logits: Tensor = self.head(inputs.flatten(1))
         return logits
 
 
-class Endless(nn.Module):
-    """Says so when its first training step begins, which goes through its layer again and again."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.layer = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, classes))
+class Putting(OneLayer):
+    """Does what PyTorch has no repeatable way to do."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = self.layer(inputs)
         if self.training:
-            print("in a step\n", end="", flush=True)  # in one piece, as workers share their output
+            inputs = inputs.clone().put_(torch.tensor([0]), torch.tensor([1.0]))
+        return super().forward(inputs)
+
+
+class Endless(OneLayer):
+    """Goes through its layer again and again as soon as it is trained."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.training:
+            say_in_a_step()
         while self.training:
-            self.layer(inputs)
-        return logits
+            super().forward(inputs)
+        return super().forward(inputs)
+
+
+class Stuck(OneLayer):
+    """Takes an hour as soon as it is trained."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.training:
+            say_in_a_step()
+            time.sleep(3_600)
+        return super().forward(inputs)
+
+
+def say_in_a_step() -> None:
+    print("in a step\n", end="", flush=True)  # in one piece, as workers share their output
 
 
 class ToldToGoOn(torch.autograd.Function):
@@ -72,7 +88,7 @@ class ToldToGoOn(torch.autograd.Function):
 
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> Tensor:
-        print("in a step", flush=True)
+        say_in_a_step()
         sys.stdin.readline()
         return gradient
 
@@ -89,17 +105,6 @@ class Waiting(nn.Module):
         return logits
 
 
-class Stuck(Endless):
-    """The same, but the layer that it is in takes an hour."""
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        if self.training:
-            print("in a step\n", end="", flush=True)  # in one piece, as workers share their output
-            time.sleep(3_600)
-        logits: Tensor = self.layer(inputs)
-        return logits
-
-
 def no_network(classes: int) -> str:
     return f"{classes} classes"
 
@@ -112,41 +117,32 @@ def other_images(classes: int) -> nn.Module:
     return nn.Linear(12, classes)
 
 
-class Greedy(nn.Module):
+class Greedy(OneLayer):
     """Asks for more memory than there is as soon as it is trained."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.head = nn.Linear(3 * 32 * 32, classes)
 
     def forward(self, inputs: Tensor) -> Tensor:
         if self.training:
             torch.empty(2**50)
-        logits: Tensor = self.head(inputs.flatten(1))
-        return logits
+        return super().forward(inputs)
 
 
-class Undecided(nn.Module):
+class Undecided(OneLayer):
     """Chooses its way by what is in the images, which no graph can tell beforehand."""
 
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.head = nn.Linear(3 * 32 * 32, classes)
-
     def forward(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = self.head(inputs.flatten(1))
+        logits = super().forward(inputs)
         return logits if logits.sum() > 0 else -logits
 
 
-class Bessel(Undecided):
+class Bessel(OneLayer):
     """Computes what ONNX has no word for."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = torch.special.bessel_j0(self.head(inputs.flatten(1)))
+        logits: Tensor = torch.special.bessel_j0(super().forward(inputs))
         return logits
 
 
-class Fixed(Undecided):
+class Fixed(OneLayer):
     """Takes two images, and no other number."""
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -154,9 +150,9 @@ class Fixed(Undecided):
         return logits
 
 
-class TwoFaced(Undecided):
+class TwoFaced(OneLayer):
     """Answers otherwise as soon as it is exported."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = self.head(inputs.flatten(1))
+        logits = super().forward(inputs)
         return -logits if torch.compiler.is_exporting() else logits
