@@ -101,6 +101,12 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
 
 
 @pytest.fixture
+def log() -> list[str]:
+    """What was said."""
+    return []
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> FolderPlace:
     return FolderPlace(tmp_path / "store")
 

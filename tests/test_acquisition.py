@@ -46,11 +46,6 @@ def store(folder: FolderPlace) -> Store:
 
 
 @pytest.fixture
-def log() -> list[str]:
-    return []
-
-
-@pytest.fixture
 def own(tmp_path: Path) -> Path:
     return official_archive(tmp_path / "own.tar.gz")
 

@@ -38,11 +38,6 @@ def store(place: Place) -> Store:
     return place.open()
 
 
-@pytest.fixture
-def log() -> list[str]:
-    return []
-
-
 def counted(stage: Stage) -> tuple[Stage, list[Path]]:
     """The same stage, and a list that grows with each build."""
     builds: list[Path] = []

@@ -58,11 +58,6 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "work" / "archive.tar.gz"
 
 
-@pytest.fixture
-def log() -> list[str]:
-    return []
-
-
 def get(target: Path, log: list[str], *urls: str, sha256: str | None = SHA256, limits: Limits = DEFAULT_LIMITS) -> str:
     return fetch(urls, target, sha256, log.append, limits)
 
