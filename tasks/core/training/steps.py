@@ -33,18 +33,18 @@ class AutogradStep:
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
-    recipe: Recipe
+    dtype: torch.dtype
+    layout: torch.memory_format
+    label_smoothing: float
     workers: int
 
     def __call__(self, batch: Tensor, labels: Tensor, images: int) -> Tensor:
         """The share's part of the mean loss over all `images` of the batch, and of its hits."""
-        device, precision = batch.device, self.recipe.precision
-        dtype = precision_for(device, precision)
         self.optimizer.zero_grad()
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            logits = self.network(batch.contiguous(memory_format=layout_for(device, precision)))
+        with torch.autocast(batch.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            logits = self.network(batch.contiguous(memory_format=self.layout))
         logits = logits.float()
-        part = cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing, reduction="sum") / images
+        part = cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="sum") / images
         (part * self.workers).backward()  # gradients are averaged over the processes
         self.optimizer.step()
         with torch.no_grad():
@@ -63,15 +63,16 @@ class AutogradSteps:
     ) -> None:
         self._batch_size, self._set_rate, self._workers = recipe.batch_size, set_rate, workers
         device = next(network.parameters()).device
-        layout = layout_for(device, recipe.precision)
+        dtype, layout = precision_for(device, recipe.precision), layout_for(device, recipe.precision)
         network.to(memory_format=layout)
         if layout == torch.channels_last:
             _refuse_views(network, recipe.model)
-        step = AutogradStep(workers.joined(network), optimizer, recipe, workers.count)
+        joined = workers.joined(network)
+        step = AutogradStep(joined, optimizer, dtype, layout, recipe.label_smoothing, workers.count)
         self._step: Step = step
         self._whole_step: Step = step
         if is_compiled(Hardware(device, workers.count), recipe.compile):
-            compiled: Any = torch.compile(step.network, dynamic=False)
+            compiled: Any = torch.compile(joined, dynamic=False)
             self._whole_step = replace(step, network=compiled)
         if is_recordable(recipe, device) and workers.count == 1:
             self._whole_step = RecordedStep(self._whole_step, device)
