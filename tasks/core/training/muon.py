@@ -26,24 +26,27 @@ class Muon(torch.optim.Optimizer):
         """Update the parameters of a group together, as torch's own optimizers do: a GPU is kept busier so."""
         assert closure is None
         for group in self.param_groups:
-            parameters = [each for each in group["params"] if each.grad is not None]
-            if not parameters:
-                continue
-            directions = self._directions(parameters, group)
-            if group["orthogonal"]:
-                directions = self._orthogonal(directions)
-                lengths = torch._foreach_norm(parameters)
-                scales = [len(each) ** 0.5 / length for each, length in zip(parameters, lengths, strict=True)]
-                torch._foreach_mul_(parameters, scales)
-            torch._foreach_mul_(directions, group["lr"])
-            torch._foreach_sub_(parameters, directions)
+            used = [each for each in group["params"] if each.grad is not None]
+            if used:
+                self._update(used, group)
+
+    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        directions = self._directions(parameters, group)
+        if group["orthogonal"]:
+            directions = self._orthogonal(directions)
+            lengths = torch._foreach_norm(parameters)
+            scales = [len(each) ** 0.5 / length for each, length in zip(parameters, lengths, strict=True)]
+            torch._foreach_mul_(parameters, scales)
+        torch._foreach_mul_(directions, group["lr"])
+        torch._foreach_sub_(parameters, directions)
 
     def _directions(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        gradients = torch._foreach_add(_gradients(parameters), parameters, alpha=group["weight_decay"])
+        gradients: list[Any] = [each.grad for each in parameters]
+        decayed = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
         momenta = [self._momentum(each) for each in parameters]
         torch._foreach_mul_(momenta, group["momentum"])
-        torch._foreach_add_(momenta, gradients)
-        return list(torch._foreach_add(gradients, momenta, alpha=group["momentum"]))
+        torch._foreach_add_(momenta, decayed)
+        return list(torch._foreach_add(decayed, momenta, alpha=group["momentum"]))
 
     def _momentum(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
@@ -59,10 +62,6 @@ class Muon(torch.optim.Optimizer):
             matrices = torch.stack([each.flatten(1) for each in alike])
             found += orthogonalized(matrices, self._dtype).unflatten(2, shape[1:]).unbind()
         return found
-
-
-def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
-    return [each.grad for each in parameters if each.grad is not None]
 
 
 def orthogonalized(matrices: Tensor, dtype: torch.dtype) -> Tensor:

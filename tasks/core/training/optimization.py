@@ -16,23 +16,24 @@ HEAD_RATE, OTHERS_RATE, OTHERS_MOMENTUM = 0.67, 0.053, 0.85
 
 def new_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The optimizer of a network on its device; its rates are tensors where a recorded step is to read them anew."""
-    optimizer = _muon(network, recipe) if recipe.optimizer == "muon" else _sgd(network, recipe)
     device = next(network.parameters()).device
+    recordable = is_recordable(recipe, device)
+    optimizer = _muon(network, recipe) if recipe.optimizer == "muon" else _sgd(network, recipe, fused=recordable)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-        if is_recordable(recipe, device):
+        if recordable:
             group["lr"] = torch.tensor(group["lr"], device=device)
     return optimizer
 
 
-def _sgd(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _sgd(network: nn.Module, recipe: Recipe, *, fused: bool) -> torch.optim.Optimizer:
     return torch.optim.SGD(
         network.parameters(),
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
-        fused=is_recordable(recipe, next(network.parameters()).device),
+        fused=fused,
     )
 
 

@@ -30,7 +30,7 @@ from tasks.core.training.checkpoint import Checkpoint
 from tasks.core.training.lifeline import Begun, Ended, Lifeline, Line, in_words
 from tasks.core.training.part import train_part
 from tasks.core.training.trainer import Training
-from tasks.core.training.watch import STOPPED_LATE, Progress, Watch
+from tasks.core.training.watch import STOPPED_LATE, STOPS, Progress, Watch
 from tasks.core.training.workers import Workers
 
 # A process of its own program, unlike a spawned one, does not run the starting process's main module again.
@@ -162,7 +162,7 @@ class _Crew:
             case Begun():
                 self.begun += 1
             case str():
-                self.said_goodbye = word.startswith("training stops")
+                self.said_goodbye = word.startswith(STOPS)
                 self.watch.log(word)
             case Progress() if self.watch.show:
                 self.watch.show(word)

@@ -23,7 +23,7 @@ from tasks.core.training.augmentation import augment
 from tasks.core.training.images import Images, Measured, measured
 from tasks.core.training.optimization import new_optimizer, rate_factor, set_rate
 from tasks.core.training.steps import Steps, steps_for
-from tasks.core.training.watch import Progress, Watch
+from tasks.core.training.watch import STOPS, Progress, Watch
 from tasks.core.training.workers import ALONE, Workers
 
 IMAGES_PER_POINT = 8_000  # 2,000 of the tutorial's batches of 4
@@ -112,11 +112,12 @@ class Trainer:
         self.place = Place(epoch, images, step, [state["latest"]], curve)
 
     def place_in_words(self) -> str:
-        return f"epoch {self.place.epoch}, step {self.step_of_epoch:,} of {self.steps_an_epoch:,}"
+        place = self.place
+        return f"epoch {place.epoch}, step {self._step_of(place.epoch, place.step):,} of {self.steps_an_epoch:,}"
 
-    @property
-    def step_of_epoch(self) -> int:
-        return self.place.step - (self.place.epoch - 1) * self.steps_an_epoch
+    def _step_of(self, epoch: int, step: int) -> int:
+        """Which one of an epoch's steps one of all is."""
+        return step - (epoch - 1) * self.steps_an_epoch
 
     def _orders(self) -> Iterator[Tensor]:
         """The order of the images in each epoch that is left; the last one may be cut short."""
@@ -158,7 +159,7 @@ class Trainer:
             watch.keep(self.state, at_epochs_end=at_epochs_end, now=stop)
             watch.show_progress(self._progress)
         if stop:
-            watch.log(f"training stops at {self.place_in_words()}; run the same command again to go on from there")
+            watch.log(f"{STOPS} at {self.place_in_words()}; run the same command again to go on from there")
             watch.interruption.act()
 
     def _progress(self) -> Progress:
@@ -197,7 +198,7 @@ class Trainer:
     def _add_point(
         self, watch: Watch, results: Tensor, since: int, epoch: int, step: int, found: Measured | None
     ) -> None:
-        step_of_epoch = step - (epoch - 1) * self.steps_an_epoch
+        step_of_epoch = self._step_of(epoch, step)
         losses, hits = results.cpu().double().unbind(1)
         loss, accuracy = losses.mean().item(), hits.sum().item() / since
         if not isfinite(loss):

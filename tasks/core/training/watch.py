@@ -18,7 +18,8 @@ CHECKPOINT_EVERY_S = 8.0
 FRESH_S = 1.0  # an epoch that ends so soon after a checkpoint writes none
 PROGRESS_EVERY_S = 0.5
 PATIENCE_S = 0.5  # for what is under way on a CPU when training is to stop
-STOPPED_LATE = "training stops without what is under way; run the same command again to go on from what was saved"
+STOPS = "training stops"
+STOPPED_LATE = f"{STOPS} without what is under way; run the same command again to go on from what was saved"
 
 
 @dataclass(frozen=True)
