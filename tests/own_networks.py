@@ -6,6 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import dropout
+
+from tasks.core.model import Net
 
 
 def dropout_network(classes: int) -> nn.Module:
@@ -19,6 +22,42 @@ def dropout_network(classes: int) -> nn.Module:
         nn.Dropout(0.2),
         nn.Linear(72, classes),
     )
+
+
+class AlwaysDropout(nn.Module):
+    """Drops features when the network is asked, too."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return dropout(features, 0.1)
+
+
+def drawing_network(classes: int) -> nn.Module:
+    return nn.Sequential(AlwaysDropout(), dropout_network(classes))
+
+
+class Blind(Net):
+    """The tutorial's network, but it sees one colour only."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs * torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1))
+
+
+def frozen_in_part(classes: int) -> nn.Module:
+    network = Net(classes)
+    network.conv1.requires_grad_(False)
+    return network
+
+
+def frozen(classes: int) -> nn.Module:
+    return Net(classes).requires_grad_(False)
+
+
+def without_weights(_: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(10))
+
+
+def normalized_features(classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4), nn.BatchNorm1d(4), nn.Linear(4, classes))
 
 
 class Viewing(nn.Module):
@@ -43,6 +82,13 @@ class OneLayer(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.head(inputs.flatten(1))
         return logits
+
+
+class WithPrepare(OneLayer):
+    """Has a method of its own that happens to be called prepare."""
+
+    def prepare(self) -> None:
+        raise AssertionError
 
 
 class Putting(OneLayer):

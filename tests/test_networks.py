@@ -1,5 +1,6 @@
 """Networks by name: the recipes' and one's own."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from tasks.core.errors import InputError
-from tasks.core.networks import empty_network, factory_of, model_code, new_network
+from tasks.core.networks import empty_network, factory_of, in_evaluation, model_code, new_network
 from tasks.core.recipes import RECIPES, Recipe
 
 PACKAGE = """
@@ -60,16 +61,84 @@ def test_ones_own_network_is_found_in_the_current_folder(own_package: Path) -> N
     assert new_network(f"{own_package.name}.nets:network", 4, seed=1)(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
 
 
-def test_the_code_of_ones_own_network_is_all_of_its_package_that_was_imported(own_package: Path) -> None:
-    found = model_code(f"{own_package.name}.nets:network")
-    assert list(found) == [f"{own_package.name}.py", f"{own_package.name}/nets.py", f"{own_package.name}/parts.py"]
+def code_of(model: str) -> dict[str, str]:
+    """As another process would find it."""
+    model_code.cache_clear()
+    return model_code(model)
+
+
+def test_the_code_of_ones_own_network_is_every_file_of_its_package(own_package: Path) -> None:
+    model = f"{own_package.name}.nets:network"
+    found = code_of(model)
+    files = [f"{own_package.name}/{name}.py" for name in ("__init__", "nets", "parts")]
+    assert list(found) == [*files, "package torch"]
+    assert found["package torch"] == version("torch")
 
     (own_package / "parts.py").write_text("# a comment\nwidth = 5\n")
-    assert model_code(f"{own_package.name}.nets:network") == found
+    assert code_of(model) == found
 
     (own_package / "parts.py").write_text("width = 6\n")
-    changed = model_code(f"{own_package.name}.nets:network")
+    changed = code_of(model)
     assert [name for name in found if changed[name] != found[name]] == [f"{own_package.name}/parts.py"]
+
+
+def test_it_is_the_code_that_this_process_has_imported_whatever_becomes_of_the_files(own_package: Path) -> None:
+    model = f"{own_package.name}.nets:network"
+    found = code_of(model)
+    (own_package / "parts.py").write_text("width = 6\n")
+    assert model_code(model) == found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from {name}.nets import network",
+        "import {name}.nets\nnetwork = {name}.nets.network",
+        "from functools import partial\nfrom {name}.nets import network as whole\nnetwork = partial(whole)",
+        "def network(classes):\n    from {name} import nets\n    return nets.network(classes)",
+    ],
+)
+def test_what_a_module_imports_from_beside_it_counts_however_and_wherever_it_does(
+    source: str, own_package: Path
+) -> None:
+    module = f"beside_{own_package.name}"
+    own_package.with_name(f"{module}.py").write_text(source.format(name=own_package.name) + "\n")
+    found = code_of(f"{module}:network")
+    assert {f"{own_package.name}/nets.py", f"{own_package.name}/parts.py"} < set(found)
+
+    (own_package / "parts.py").write_text("width = 6\n")
+    assert code_of(f"{module}:network") != found
+
+
+def test_of_the_projects_modules_that_it_imports_every_symbol_counts(own_package: Path) -> None:
+    (own_package / "parts.py").write_text("from tasks.core.whitened import WhitenedNet\nwidth = 5\n")
+    found = code_of(f"{own_package.name}.nets:network")
+    assert set(model_code("tasks.core.whitened:record")) < set(found)
+
+
+def test_a_file_that_is_no_python_counts_by_its_bytes(own_package: Path) -> None:
+    template = own_package / "template.py"
+    template.write_text("def {{ name }}():\n")
+    found = code_of(f"{own_package.name}.nets:network")
+    template.write_text("def {{ name }}(): # changed\n")
+    changed = code_of(f"{own_package.name}.nets:network")
+    assert [name for name in found if changed[name] != found[name]] == [f"{own_package.name}/template.py"]
+
+
+def test_what_is_installed_counts_by_its_version() -> None:
+    assert code_of("torchvision.models:resnet18") == {"package torchvision": version("torchvision")}
+
+
+def test_a_network_whose_code_is_in_no_file_is_refused() -> None:
+    with pytest.raises(InputError, match=r"model builtins:int: expected its code in a file, .* got none"):
+        model_code("builtins:int")
+
+
+def test_each_layer_is_in_the_mode_it_was_in_after_the_network_was_asked() -> None:
+    network = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3).eval())
+    with in_evaluation(network):
+        assert not any(module.training for module in network.modules())
+    assert [module.training for module in network.modules()] == [True, True, False]
 
 
 @pytest.mark.parametrize(

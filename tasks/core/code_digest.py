@@ -7,8 +7,7 @@ no bytes, are not followed.
 
 import ast
 import hashlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,8 +22,23 @@ Symbol = tuple[str, str]
 
 def code_digests(function: Callable[..., object]) -> dict[str, str]:
     """`{"tasks/core/model.py: Net": "3fa9…"}` for every symbol that `function` reaches in the core, itself included."""
+    return _digests([(function.__module__, function.__qualname__)])
+
+
+def module_digests(names: Iterable[str]) -> dict[str, str]:
+    """The same for all that those of the core's modules define which are among `names`."""
+    modules = map(_module, sorted(_module_names().intersection(names)))
+    return _digests([(module.name, name) for module in modules for name in module.definitions])
+
+
+def tree_digest(tree: ast.Module) -> str:
+    """The digest of a whole file's code."""
+    return _short(canonical(_without_docstring(tree.body)))
+
+
+def _digests(waiting: list[Symbol]) -> dict[str, str]:
+    """Of symbols, and of those that they reach."""
     digests: dict[Symbol, str] = {}
-    waiting = [(function.__module__, function.__qualname__)]
     while waiting:
         module, name = _home(waiting.pop())
         if (module.name, name) not in digests:
@@ -34,17 +48,6 @@ def code_digests(function: Callable[..., object]) -> dict[str, str]:
             if MODULE_BODY in module.definitions:
                 waiting.append((module.name, MODULE_BODY))
     return {f"{module.replace('.', '/')}.py: {name}": digest for (module, name), digest in sorted(digests.items())}
-
-
-def module_digests(package: str) -> dict[str, str]:
-    """`{"mine/network.py": "3fa9…"}` for every imported module of a package that is not ours."""
-    names = sorted(name for name in sys.modules if name == package or name.startswith(f"{package}."))
-    sources = {name: Path(file) for name in names if (file := getattr(sys.modules[name], "__file__", None))}
-    return {
-        f"{name.replace('.', '/')}.py": _short(canonical(_without_docstring(ast.parse(source.read_bytes()).body)))
-        for name, source in sources.items()
-        if source.suffix == ".py"
-    }
 
 
 def _short(text: str) -> str:

@@ -6,20 +6,28 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from tasks.core.code_digest import PACKAGE, code_digests, module_digests
+from tasks.core.code_digest import PACKAGE, code_digests
 from tasks.core.errors import InputError
+from tasks.core.own_code import own_code_digests
 
 Factory = Callable[[int], nn.Module]
 
 
+@runtime_checkable
+class Prepared(Protocol):
+    """A network that is shown training images [N, 3, 32, 32] before its first step, as one that whitens them needs."""
+
+    def prepare_on_training_images(self, inputs_nchw: Tensor) -> None: ...
+
+
 def new_network(model: str, classes: int, seed: int) -> nn.Module:
     """A network with first weights that follow from the seed alone; the caller's random state stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return empty_network(model, classes)
 
 
@@ -48,15 +56,24 @@ def _check_logits(model: str, network: nn.Module, classes: int) -> None:
 
 
 @contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Have what is drawn in this block follow from the seed; the state of the CPU and a GPU stays as it was."""
+    with torch.random.fork_rng(devices=[device] if device and device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
 def in_evaluation(network: nn.Module) -> Iterator[None]:
-    """Have a network answer without gradients and as after training; then it is back in the mode it was in."""
-    was_training = network.training
+    """Have a network answer without gradients and as after training; then each layer is in the mode it was in."""
+    training = [module for module in network.modules() if module.training]
     try:
         with torch.no_grad():
             network.eval()
             yield
     finally:
-        network.train(was_training)
+        for module in training:
+            module.training = True
 
 
 @cache
@@ -73,9 +90,17 @@ def factory_of(model: str) -> Factory:
     return factory
 
 
+@cache
 def model_code(model: str) -> dict[str, str]:
-    """The digests of a network's code: ours symbol by symbol, one's own package file by file."""
+    """The digests of a network's code as it was when first asked for: ours symbol by symbol, one's own by its files.
+
+    One's own is what holds the name, and what holds the factory if that comes from elsewhere.
+    """
     factory = factory_of(model)
-    if factory.__module__.startswith(f"{PACKAGE}."):
+    home = getattr(factory, "__module__", None) or type(factory).__module__
+    if home.startswith(f"{PACKAGE}."):
         return code_digests(factory)
-    return module_digests(factory.__module__.partition(".")[0])
+    found = own_code_digests([model.partition(":")[0], home])
+    if not found:
+        raise InputError(f"model {model}: expected its code in a file, by which a change of it is known, got none")
+    return found
