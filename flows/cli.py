@@ -246,7 +246,7 @@ def gc(
 
 @app.command
 def path(
-    artifact: Annotated[str, Parameter(help="per_class, predictions, weights, report, dataset or raw.")],
+    artifact: Annotated[str, Parameter(help="per_class, predictions, weights, report, dataset, data_checks or raw.")],
     /,
     *,
     run: Annotated[str, Parameter(help=RUN)] = "current",

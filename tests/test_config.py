@@ -140,6 +140,13 @@ def test_a_batch_that_does_not_divide_among_the_devices_is_refused_with_both_nam
     assert checked_settings(devices=3, batch_size=6).devices == 3
 
 
+@pytest.mark.parametrize("recipe", ["resnet18", "fast"])
+def test_looking_ahead_along_no_momentum_is_refused_with_both_named(recipe: str) -> None:
+    with pytest.raises(InputError, match="nesterov looks ahead along the momentum, but momentum is 0; change one"):
+        checked_settings(recipe=recipe, momentum=0)
+    checked_settings(recipe=recipe, momentum=0, nesterov=False)
+
+
 def test_settings_and_recipes_do_not_change_after_they_were_checked() -> None:
     with pytest.raises(ValidationError):
         checked_settings().epochs = 3  # type: ignore[misc]

@@ -47,6 +47,16 @@ def test_a_gpu_that_is_not_here_is_refused_with_how_many_are(number: int) -> Non
     assert f"cuda:{number}" in str(caught.value)
 
 
+@pytest.mark.parametrize("wanted", ["meta", "xpu", "gpu", "cuda:first"])
+def test_what_is_no_device_for_this_is_refused_with_what_is(wanted: str) -> None:
+    with pytest.raises(InputError, match=f"device: expected cpu, cuda, cuda:N or mps, got {wanted}; try --device auto"):
+        choose_device(wanted)
+
+
+def test_all_cores_of_a_cpu_are_one_device() -> None:
+    assert choose_device("cpu:3") == CPU
+
+
 @pytest.mark.parametrize(
     ("features", "expected"),
     [

@@ -219,6 +219,15 @@ def test_a_batch_has_the_probabilities_of_the_mean_logits_of_each_images_views(
     assert np.allclose(found, expected, atol=1e-6)
 
 
+def test_a_network_that_draws_when_it_is_asked_gives_the_same_answers_each_time() -> None:
+    network = new_network("own_networks:drawing_network", 3, seed=1).eval()
+    images = torch.from_numpy(tiny_dataset(test=5).test_images)
+    before = torch.get_rng_state()
+    one, again = (class_probabilities(network, images, Normalization()) for _ in range(2))
+    assert np.array_equal(one, again)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_logits_that_are_not_finite_are_refused_in_one_line(wrong: float) -> None:
     network = new_network(TUTORIAL.model, 3, seed=1).eval()

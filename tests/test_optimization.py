@@ -101,6 +101,26 @@ def test_muon_goes_on_from_its_state_as_if_nothing_had_happened() -> None:
     assert torch.equal(second, whole)
 
 
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_what_is_no_filter_moves_as_torchs_sgd_moves_it(nesterov: bool) -> None:
+    ours, theirs = (nn.Parameter(torch.ones(3)) for _ in range(2))
+    muon = Muon([{"params": [ours], "lr": 0.1}], momentum=0.6, dtype=torch.float32, nesterov=nesterov)
+    sgd = torch.optim.SGD([theirs], lr=0.1, momentum=0.6, nesterov=nesterov)
+    for step in range(3):
+        ours.grad, theirs.grad = torch.arange(3.0) + step, torch.arange(3.0) + step
+        muon.step()
+        sgd.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_filters_that_begin_as_zeros_are_trained() -> None:
+    filters = nn.Parameter(torch.zeros(4, 3, 2, 2))
+    filters.grad = random_matrix(4, 12).view(4, 3, 2, 2)
+    Muon([{"params": [filters], "lr": 0.1, "orthogonal": True}], momentum=0.6, dtype=torch.float32).step()
+    assert filters.isfinite().all()
+    assert filters.flatten(1).norm(dim=1).min() > 0.05
+
+
 def test_filters_that_a_step_did_not_use_stay_as_they_are() -> None:
     used, idle = (nn.Parameter(random_matrix(4, 12).view(4, 3, 2, 2)) for _ in range(2))
     group = {"params": [used, idle], "lr": 0.1, "orthogonal": True}

@@ -16,7 +16,7 @@ from tasks.core.training.checkpoint import Checkpoint, DamagedCheckpoint
 from tasks.core.training.interruption import deferred_interruption
 from tasks.core.training.launch import train_into
 from tasks.core.training.trainer import Training
-from tasks.core.training.watch import Watch
+from tasks.core.training.watch import STOPPED_LATE, Watch
 
 CPU = torch.device("cpu")
 IMAGES = 1_100
@@ -40,14 +40,24 @@ with watching.watching(lambda line: print(line, flush=True), unfinished, show) a
 print("done", flush=True)
 """
 
+LATE = """
+import sys
+from pathlib import Path
+from tasks.core.training.watch import watching
+with watching(lambda line: print(line, flush=True), Path(sys.argv[1]), None):
+    print("saving weights", flush=True)
+    sys.stdin.readline()
+print("done")
+"""
+
 
 def training(name: str) -> Training:
     recipes = {
         "tutorial": RECIPES["tutorial"].model_copy(update={"learning_rate": 0.01}),
-        # Everything that has a state of its own: momentum, a schedule, batch statistics, dropout, augmentation.
+        # Everything that has a state of its own: momentum, a schedule, batch statistics, dropout, in evaluation too.
         "busy": Recipe(
             name="resnet18",
-            model="own_networks:dropout_network",
+            model="own_networks:drawing_network",
             epochs=3,
             batch_size=64,
             learning_rate=0.05,
@@ -58,6 +68,7 @@ def training(name: str) -> Training:
             label_smoothing=0.1,
             flip="alternating",
             shift=2,
+            precision="auto",
         ),
     }
     recipe = recipes.get(name) or recipes["busy"].model_copy(update={"model": name})
@@ -121,7 +132,17 @@ def test_a_step_that_takes_too_long_is_given_up(
         process.send_signal(by)
         output, complaint = process.communicate("go on\n")
     assert process.returncode in ((1, -by) if by == signal.SIGINT else (-by,)), complaint
-    assert "training stops without what is under way; run the same command again" in output
+    assert STOPPED_LATE in output
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_after_the_last_step_stops_the_run_all_the_same(by: signal.Signals, tmp_path: Path) -> None:
+    with started(LATE, tmp_path) as process:
+        assert next_line(process) == "saving weights"
+        process.send_signal(by)
+        output, complaint = process.communicate("go on\n")
+    assert process.returncode in ((1, -by) if by == signal.SIGINT else (-by,)), complaint
+    assert output == f"{STOPPED_LATE}\n"
 
 
 # Checkpoints

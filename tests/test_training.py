@@ -19,6 +19,7 @@ from tasks.core.networks import new_network
 from tasks.core.recipes import RECIPES, Recipe
 from tasks.core.tables import read_facts, read_table
 from tasks.core.training.images import training_images
+from tasks.core.training.kernels import memory_errors
 from tasks.core.training.launch import train_into
 from tasks.core.training.trainer import Trainer, Training
 from tasks.core.training.watch import Watch
@@ -112,6 +113,42 @@ def test_weights_are_those_of_the_tutorials_loop_over_the_same_batches(tmp_path:
     for name in plain:
         assert (plain[name] - first[name]).abs().max() > 1e-4  # else equal weights would say little
         torch.testing.assert_close(ours[name], plain[name], rtol=0, atol=1e-6)
+
+
+def test_a_network_that_is_derived_from_the_tutorials_is_trained_by_its_own_forward(tmp_path: Path) -> None:
+    trained(tiny_dataset(), tmp_path / "weights", recipe(model="own_networks:Blind"))
+    first = new_network("own_networks:Blind", len(CLASSES), seed=1).get_parameter("conv1.weight")
+    moved = (torch.load(tmp_path / "weights" / "cifar_net.pth")["conv1.weight"] != first).flatten(2).any(dim=2)
+    assert moved[:, 0].any()
+    assert not moved[:, 1:].any()  # of the colours that it does not see
+
+
+def test_layers_that_one_has_frozen_stay_as_they_are(tmp_path: Path) -> None:
+    trained(tiny_dataset(), tmp_path / "weights", recipe(model="own_networks:frozen_in_part"))
+    first = new_network(NET, len(CLASSES), seed=1).state_dict()
+    weights = torch.load(tmp_path / "weights" / "cifar_net.pth")
+    assert [name for name in first if torch.equal(weights[name], first[name])] == ["conv1.weight", "conv1.bias"]
+
+
+def test_a_method_of_ones_own_that_is_called_prepare_is_left_alone(tmp_path: Path) -> None:
+    assert trained(tiny_dataset(), tmp_path / "weights", recipe(model="own_networks:WithPrepare"))
+
+
+@pytest.mark.parametrize("network", ["frozen", "without_weights"])
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_a_network_that_training_cannot_change_is_refused(tmp_path: Path, network: str, optimizer: str) -> None:
+    own = recipe(model=f"own_networks:{network}", optimizer=optimizer)
+    with pytest.raises(InputError) as caught:
+        trained(tiny_dataset(classes=tuple("abcdefghij")), tmp_path / "weights", own)
+    assert str(caught.value) == f"model {own.model}: expected weights that training changes, got none"
+
+
+def test_a_last_batch_that_is_too_small_for_batch_norm_is_refused_with_what_to_change(tmp_path: Path) -> None:
+    own = recipe(model="own_networks:normalized_features", batch_size=4)
+    with pytest.raises(InputError) as caught:
+        trained(tiny_dataset(train=9), tmp_path / "weights", own)
+    assert str(caught.value).startswith("batch_size 4: expected two images or more in each batch")
+    trained(tiny_dataset(train=10), tmp_path / "again", own)
 
 
 def test_training_learns_the_images_by_heart(tmp_path: Path) -> None:
@@ -245,6 +282,12 @@ def test_what_cannot_repeat_itself_is_one_line_where_all_should(tmp_path: Path) 
     train_into(tmp_path, tmp_path, training(repeating.recipe), Watch(lambda _: None))
 
 
+def test_a_loss_that_is_no_number_may_come_from_muons_rates_that_follow_from_the_batch_size(tmp_path: Path) -> None:
+    own = recipe(optimizer="muon", batch_size=10_000, learning_rate=10, epochs=60)
+    with pytest.raises(InputError, match=r"give a learning rate below 10\.0, or batches below 10000$"):
+        trained(tiny_dataset(), tmp_path / "weights", own)
+
+
 @pytest.mark.parametrize(("batch_size", "advice"), [(64, "try --batch-size 32"), (1, "try a smaller --model")])
 def test_memory_that_runs_out_is_one_line_with_what_to_try(tmp_path: Path, batch_size: int, advice: str) -> None:
     greedy = recipe(model="own_networks:Greedy", batch_size=batch_size)
@@ -252,3 +295,9 @@ def test_memory_that_runs_out_is_one_line_with_what_to_try(tmp_path: Path, batch
         trained(tiny_dataset(), tmp_path / "weights", greedy)
     images = f"batches of {batch_size} images"
     assert str(caught.value) == f"device cpu: expected room for {images}, got out of memory; {advice}"
+
+
+def test_a_smaller_batch_that_is_advised_divides_among_the_devices() -> None:
+    sixteen = Hardware(CPU, count=16)
+    with pytest.raises(InputError, match=r"try --batch-size 992$"), memory_errors(sixteen, batch_size=2_000):
+        torch.empty(2**50)

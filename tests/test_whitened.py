@@ -16,7 +16,7 @@ def some_images() -> torch.Tensor:
 def test_the_first_layers_outputs_are_uncorrelated_and_of_equal_size() -> None:
     images = some_images()
     network = fast(10)
-    network.prepare(images)  # type: ignore[operator]
+    network.prepare_on_training_images(images)  # type: ignore[operator]
     outputs = network.whitening(images)[:, :12].transpose(0, 1).flatten(1)  # type: ignore[operator]
     moments = outputs @ outputs.T / outputs.shape[1]
     patches = unfold(images, 2).transpose(1, 2).flatten(0, 1)
@@ -26,7 +26,7 @@ def test_the_first_layers_outputs_are_uncorrelated_and_of_equal_size() -> None:
 
 def test_each_of_its_filters_comes_with_its_negative() -> None:
     network = fast(10)
-    network.prepare(some_images())  # type: ignore[operator]
+    network.prepare_on_training_images(some_images())  # type: ignore[operator]
     filters, negatives = network.whitening.weight.chunk(2)  # type: ignore[operator,union-attr]
     assert torch.equal(filters, -negatives)
 
@@ -35,7 +35,7 @@ def test_it_learns_a_few_images_by_heart() -> None:
     torch.manual_seed(0)
     images, labels = some_images()[:10], torch.arange(10) % 5
     network = fast(5)
-    network.prepare(images)  # type: ignore[operator]
+    network.prepare_on_training_images(images)  # type: ignore[operator]
     optimizer = torch.optim.Adam([each for each in network.parameters() if each.requires_grad], lr=0.02)
     for _ in range(30):
         optimizer.zero_grad()

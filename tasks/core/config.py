@@ -177,9 +177,11 @@ class Settings(_WithOverrides):
             raise ValueError(f"source: expected cifar10, synthetic, an https:// URL or an archive, got {self.source!r}")
         if self.sha256 and self.source in ("cifar10", "synthetic"):
             raise ValueError(f"sha256 pins an archive of your own, but source is {self.source!r}; give one of the two")
-        batch_size = self.resolved_recipe().batch_size
-        if batch_size % self.devices:
-            raise ValueError(f"batch_size {batch_size} does not divide among devices {self.devices}; change one")
+        recipe = self.resolved_recipe()
+        if recipe.batch_size % self.devices:
+            raise ValueError(f"batch_size {recipe.batch_size} does not divide among devices {self.devices}; change one")
+        if recipe.nesterov and not recipe.momentum:
+            raise ValueError("nesterov looks ahead along the momentum, but momentum is 0; change one")
         if self.source.startswith("http://") and not self.sha256 and not is_loopback(self.source):
             raise ValueError(f"source {shown!r} is plain http and sha256 is unset; use https:// or give --sha256")
         return self

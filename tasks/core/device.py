@@ -34,14 +34,16 @@ def choose_device(wanted: str) -> torch.device:
     try:
         device = torch.device(wanted)
     except RuntimeError:
-        raise InputError(f"device: expected one that is here, got {wanted}; try --device auto") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"device: expected cpu, cuda, cuda:N or mps, got {wanted}; try --device auto")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f"device: expected one that is here, got {wanted} of {torch.cuda.device_count()}; try --device auto"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError("device: expected one that is here, got mps, which this machine has not; try --device auto")
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else torch.device(device.type)
 
 
 def choose_hardware(wanted: str, count: int = 1, deterministic: bool = False) -> Hardware:
@@ -68,6 +70,11 @@ def is_fast_in_bfloat16(device: torch.device) -> bool:
 def precision_for(device: torch.device, wanted: str) -> torch.dtype:
     """The type that convolutions and matrix products are computed in: `auto` takes bfloat16 where it is fast."""
     return torch.bfloat16 if wanted == "auto" and is_fast_in_bfloat16(device) else torch.float32
+
+
+def short_name(kind: torch.dtype | torch.memory_format) -> str:
+    """`bfloat16` for torch.bfloat16."""
+    return str(kind).removeprefix("torch.")
 
 
 def layout_for(device: torch.device, wanted: str) -> torch.memory_format:
@@ -112,11 +119,11 @@ def describe_hardware(hardware: Hardware, precision: str, compiling: str) -> str
     device = hardware.device
     many = f"{hardware.count} of " if hardware.count > 1 else ""
     kind = {"cuda": "", "mps": "; there is no CUDA here"}.get(device.type, "; there is neither CUDA nor MPS here")
-    dtype = str(precision_for(device, precision)).removeprefix("torch.")
+    dtype = short_name(precision_for(device, precision))
     slow = "" if precision == "float32" or dtype == "bfloat16" else ", as bfloat16 is slow here"
     compiled = ", compiled" if is_compiled(hardware, compiling) else ""
     if compiling == "auto" and device.type == "cuda" and hardware.count == 1 and not compiled:
-        compiled = ", not compiled, as Triton or a compiler for it is not found here"
+        compiled = ", not compiled, as Triton, a compiler, or a GPU for it is not found here"
     return f"{many}{describe_device(device)}{kind}, in {dtype}{slow}{compiled}"
 
 

@@ -19,6 +19,7 @@ from tasks.core.dataset import Dataset, copied, expand
 from tasks.core.device import float32_as
 from tasks.core.errors import InputError
 from tasks.core.metrics import SCORES, Scores, Tally
+from tasks.core.networks import seeded
 from tasks.core.recipes import Recipe, TestAugmentation
 from tasks.core.store.artifact import Log
 from tasks.core.tables import (
@@ -76,7 +77,7 @@ def class_probabilities(
     The logits are the mean over the views of an image that `augmentation` asks for; InputError unless all are finite.
     """
     inputs = expand(images_nchw, normalization)
-    with float32_as("float32"):
+    with float32_as("float32"), seeded(0, inputs.device):  # some networks draw, as dropout may
         logits = torch.stack([network(view) for view in _views(inputs, augmentation)]).mean(dim=0)
     finite = logits.isfinite().all(dim=1)
     if not finite.all():

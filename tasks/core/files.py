@@ -123,4 +123,4 @@ def disk_errors(folder: Path) -> Iterator[None]:
         if error.errno not in DISK_FULL and not (error.errno in REFUSED and refused_here):
             raise
         advice = "free some" if error.errno in DISK_FULL else "check the disk, and who may write there,"
-        raise WorldError(f"disk: {error.strerror} in {folder}; {advice} or give --store") from error
+        raise WorldError(f"disk: {error.strerror} in {folder}; {advice} or give another folder") from error

@@ -1,4 +1,4 @@
-"""Who computes on a device: one run at a time, by a kernel lock that ends with its process however that ends."""
+"""Who trains on a device: one run at a time, by a kernel lock that ends with its process however that ends."""
 
 import os
 import tempfile

@@ -30,8 +30,14 @@ class Recipe(BaseModel):
         None
     )
     batch_size: Annotated[int, Field(ge=1, le=10_000, description="Images in a training step, over all devices.")]
-    learning_rate: Annotated[float, Field(gt=0, le=10, description="The optimizer's largest step size.")]
-    momentum: Annotated[float, Field(ge=0, lt=1, description="How much of its last direction the optimizer keeps.")]
+    learning_rate: Annotated[
+        float,
+        Field(gt=0, le=10, description="The optimizer's largest step size; with muon that of filters alone."),
+    ]
+    momentum: Annotated[
+        float,
+        Field(ge=0, lt=1, description="How much of its last direction the optimizer keeps; with muon for filters."),
+    ]
     nesterov: Annotated[bool, Field(description="Whether momentum looks ahead.")] = False
     weight_decay: Annotated[float, Field(ge=0, le=1, description="How strongly weights are drawn to zero.")] = 0.0
     schedule: Annotated[
@@ -68,6 +74,7 @@ WHITENED: dict[str, Any] = {
     "batch_size": 500,
     "learning_rate": 0.12,
     "momentum": 0.6,
+    "nesterov": True,
     "weight_decay": 1e-3,
     "schedule": "linear",
     "label_smoothing": 0.2,

@@ -11,7 +11,15 @@ from tasks.core.code_digest import code_digests
 from tasks.core.config import Normalization, Settings
 from tasks.core.data_checks import check_into, load_checks
 from tasks.core.dataset import load_dataset, normalize_into
-from tasks.core.device import choose_hardware, describe_device, is_compiled, layout_for, precision_for, threads
+from tasks.core.device import (
+    choose_hardware,
+    describe_device,
+    is_compiled,
+    layout_for,
+    precision_for,
+    short_name,
+    threads,
+)
 from tasks.core.environment import library_version, who
 from tasks.core.evaluation import BATCH_SIZE, predict_into, summarize_into
 from tasks.core.facts import report_facts
@@ -82,7 +90,7 @@ def weights_stage(
         code=model_code(recipe.model),
         environment={
             **_arithmetic(hardware.device, recipe.batch_size),
-            "precision": str(precision_for(hardware.device, recipe.precision)).removeprefix("torch."),
+            "precision": short_name(precision_for(hardware.device, recipe.precision)),
             "compiled": is_compiled(hardware, recipe.compile),
             "devices": hardware.count,
             "deterministic": hardware.deterministic,
@@ -108,7 +116,7 @@ def predictions_stage(
         code=model_code(recipe.model),
         environment={
             **_arithmetic(device, BATCH_SIZE),
-            "layout": str(layout_for(device, recipe.precision)).removeprefix("torch."),
+            "layout": short_name(layout_for(device, recipe.precision)),
             **_versions("pyarrow"),
         },
     )

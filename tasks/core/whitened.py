@@ -38,7 +38,7 @@ class WhitenedNet(nn.Module):
         with torch.no_grad():
             self.head.weight.div_(self.head.weight.std())
 
-    def prepare(self, inputs_nchw: Tensor) -> None:
+    def prepare_on_training_images(self, inputs_nchw: Tensor) -> None:
         """Fill the first layer, which is not trained, from training images: their patches come out uncorrelated."""
         inputs = inputs_nchw.cpu() if inputs_nchw.device.type == "mps" else inputs_nchw  # which has no float64
         windows = inputs.double().unfold(2, PATCH, 1).unfold(3, PATCH, 1)

@@ -21,8 +21,9 @@ OUT_OF_MEMORY = ("can't allocate memory", "MPS backend out of memory")  # which 
 def computing(recipe: Recipe, hardware: Hardware) -> Iterator[None]:
     """All that follows, for this block; torch is then as it was."""
     with (
-        memory_errors(hardware.device, recipe.batch_size),
+        memory_errors(hardware, recipe.batch_size),
         determinism_errors(),
+        normalization_errors(recipe.batch_size),
         kernels_for(hardware, recipe.batch_size),
         float32_as(recipe.precision),
         freed_memory_kept(),
@@ -31,7 +32,7 @@ def computing(recipe: Recipe, hardware: Hardware) -> Iterator[None]:
 
 
 @contextmanager
-def memory_errors(device: torch.device, batch_size: int) -> Iterator[None]:
+def memory_errors(hardware: Hardware, batch_size: int) -> Iterator[None]:
     """Turn a device's memory running out into one line with what to try."""
     try:
         yield
@@ -39,9 +40,10 @@ def memory_errors(device: torch.device, batch_size: int) -> Iterator[None]:
         words = str(error)
         if not isinstance(error, torch.OutOfMemoryError) and not any(sign in words for sign in OUT_OF_MEMORY):
             raise
-        wanted = f"try --batch-size {batch_size // 2}" if batch_size > 1 else "try a smaller --model"
+        smaller = batch_size // 2 // hardware.count * hardware.count  # which divides among the devices
+        wanted = f"try --batch-size {smaller}" if smaller else "try a smaller --model"
         raise InputError(
-            f"device {device}: expected room for batches of {batch_size} images, got out of memory; {wanted}"
+            f"device {hardware.device}: expected room for batches of {batch_size} images, got out of memory; {wanted}"
         ) from error
 
 
@@ -57,6 +59,20 @@ def determinism_errors() -> Iterator[None]:
         raise InputError(
             f"deterministic: expected operations that repeat themselves to the bit, got {operation}, which does not; "
             "leave --deterministic out or change the --model"
+        ) from error
+
+
+@contextmanager
+def normalization_errors(batch_size: int) -> Iterator[None]:
+    """Turn a batch, as the last one of an epoch, that is too small for batch norm into one line."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("Expected more than 1 value per channel when training"):
+            raise
+        raise InputError(
+            f"batch_size {batch_size}: expected two images or more in each batch for the network's batch norm, got 1; "
+            "change --batch-size or --validation, so that an epoch's last one has more"
         ) from error
 
 

@@ -8,17 +8,21 @@ import torch
 from torch import Tensor
 
 ITERATIONS = 3
+SHORTEST = 1e-7  # filters that begin as zeros stay so until they are updated
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalized in `dtype` in groups that say so, whose filters keep a mean length of 1.
+    """Momentum, orthogonalized in `dtype` in groups that say so, whose filters keep a mean length of 1.
 
     Jordan et al. (2024), https://kellerjordan.github.io/posts/muon. torch.optim.Muon takes matrices alone.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], momentum: float, dtype: torch.dtype) -> None:
-        super().__init__(groups, {"momentum": momentum, "weight_decay": 0.0, "orthogonal": False})
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], momentum: float, dtype: torch.dtype, *, nesterov: bool = False
+    ) -> None:
+        defaults = {"momentum": momentum, "nesterov": nesterov, "weight_decay": 0.0, "orthogonal": False}
+        super().__init__(groups, defaults)
         self._dtype = dtype
 
     @torch.no_grad()
@@ -35,7 +39,9 @@ class Muon(torch.optim.Optimizer):
         if group["orthogonal"]:
             directions = self._orthogonal(directions)
             lengths = torch._foreach_norm(parameters)
-            scales = [len(each) ** 0.5 / length for each, length in zip(parameters, lengths, strict=True)]
+            scales = [
+                len(each) ** 0.5 / length.clamp(min=SHORTEST) for each, length in zip(parameters, lengths, strict=True)
+            ]
             torch._foreach_mul_(parameters, scales)
         torch._foreach_mul_(directions, group["lr"])
         torch._foreach_sub_(parameters, directions)
@@ -46,6 +52,8 @@ class Muon(torch.optim.Optimizer):
         momenta = [self._momentum(each) for each in parameters]
         torch._foreach_mul_(momenta, group["momentum"])
         torch._foreach_add_(momenta, decayed)
+        if not group["nesterov"]:
+            return [momentum.clone() for momentum in momenta]
         return list(torch._foreach_add(decayed, momenta, alpha=group["momentum"]))
 
     def _momentum(self, parameter: Tensor) -> Tensor:

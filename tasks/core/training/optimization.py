@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.core.device import precision_for
+from tasks.core.errors import InputError
 from tasks.core.recipes import Recipe
 from tasks.core.training.muon import Muon
 from tasks.core.training.recorded import is_recordable
@@ -16,7 +17,10 @@ HEAD_RATE, OTHERS_RATE, OTHERS_MOMENTUM = 0.67, 0.053, 0.85
 
 def new_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The optimizer of a network on its device; its rates are tensors where a recorded step is to read them anew."""
-    device = next(network.parameters()).device
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not trained:
+        raise InputError(f"model {recipe.model}: expected weights that training changes, got none")
+    device = trained[0].device
     recordable = is_recordable(recipe, device)
     optimizer = _muon(network, recipe) if recipe.optimizer == "muon" else _sgd(network, recipe, fused=recordable)
     for group in optimizer.param_groups:
@@ -50,7 +54,8 @@ def _muon(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         ),
     ]
     dtype = precision_for(trained[0].device, recipe.precision)
-    return Muon([group for group in groups if group["params"]], recipe.momentum, dtype)
+    used = [group for group in groups if group["params"]]
+    return Muon(used, recipe.momentum, dtype, nesterov=recipe.nesterov)
 
 
 def rate_factor(recipe: Recipe, step: int, steps: int) -> float:

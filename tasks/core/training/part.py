@@ -1,13 +1,9 @@
 """One process's part of a training: all of it, or its share of every batch."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from tasks.core.dataset import Dataset
-from tasks.core.networks import new_network
+from tasks.core.networks import new_network, seeded
 from tasks.core.tables import training_table, write_table
 from tasks.core.training.images import training_images
 from tasks.core.training.kernels import computing
@@ -20,7 +16,8 @@ from tasks.core.weights import Lineage, save_weights
 def train_part(folder: Path, dataset: Dataset, training: Training, watch: Watch, workers: Workers = ALONE) -> None:
     """Train, going on from a checkpoint if there is one; who leads leaves weights and the loss curve in `folder`."""
     recipe, device = training.recipe, training.hardware.device
-    with computing(recipe, training.hardware), _seeded(training.seed, device):
+    # What a network draws by itself, as dropout does, follows from the seed too.
+    with computing(recipe, training.hardware), seeded(training.seed, device):
         images, held_out = training_images(dataset, training.validation, device)
         network = new_network(recipe.model, len(dataset.classes), training.seed).to(device)
         curve = Trainer(network, images, held_out, training, workers).run(watch)
@@ -28,11 +25,3 @@ def train_part(folder: Path, dataset: Dataset, training: Training, watch: Watch,
         lineage = Lineage(recipe=recipe, seed=training.seed, classes=dataset.classes, dataset=dataset.identity)
         save_weights(folder, network, lineage)
         write_table(folder / "training.parquet", training_table(curve), {"artifact": "weights", **lineage.facts()})
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Have what a network draws by itself, as dropout does, follow from the seed; torch's state stays as it was."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield

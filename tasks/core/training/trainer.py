@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tasks.core.dataset import expand
 from tasks.core.device import Hardware
 from tasks.core.errors import InputError
+from tasks.core.networks import Prepared
 from tasks.core.recipes import Recipe
 from tasks.core.tables import TrainingPoint
 from tasks.core.training.augmentation import augment
@@ -77,8 +78,8 @@ class Trainer:
         if state := watch.saved_state(self.device):
             self.restore(state)
             watch.log(f"training goes on from {self.place_in_words()}, where it was interrupted")
-        elif prepare := getattr(self.network, "prepare", None):
-            prepare(self.images.inputs(0, IMAGES_TO_PREPARE))
+        elif isinstance(self.network, Prepared):
+            self.network.prepare_on_training_images(self.images.inputs(0, IMAGES_TO_PREPARE))
         steps = steps_for(self.network, self.optimizer, self.recipe, self._set_rate, self.workers)
         with watch.heard_between_layers(self.network) if self.device.type == "cpu" else nullcontext():
             for order in self._orders():
@@ -88,7 +89,7 @@ class Trainer:
         return self.place.curve
 
     def state(self) -> dict[str, Any]:
-        """All that `restore` needs to go on as if nothing had happened."""
+        """All that `restore` needs to go on as if nothing had happened, but for what MPS draws by itself."""
         self._add_due_point()
         place = self.place
         return {
@@ -202,9 +203,11 @@ class Trainer:
         losses, hits = results.cpu().double().unbind(1)
         loss, accuracy = losses.mean().item(), hits.sum().item() / since
         if not isfinite(loss):
+            advice = f"give a learning rate below {self.recipe.learning_rate}"
+            if self.recipe.optimizer == "muon":  # which has rates that follow from the batch size, too
+                advice += f", or batches below {self.recipe.batch_size}"
             raise InputError(
-                f"training: expected a finite loss, got {loss} by step {step_of_epoch} of epoch {epoch}; "
-                f"give a learning rate below {self.recipe.learning_rate}"
+                f"training: expected a finite loss, got {loss} by step {step_of_epoch} of epoch {epoch}; {advice}"
             )
         said = f"[{epoch}, {step_of_epoch:5d}] loss: {loss:.3f}"
         watch.log(f"{said}, held out: {found.loss:.3f}, {found.accuracy:.1%} right" if found else said)

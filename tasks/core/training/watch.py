@@ -79,7 +79,12 @@ class Watch:
                 handle.remove()
 
     def _stop_if_late(self, *_: object) -> None:
-        if self.interruption.asked and time.monotonic() - self._began_at > PATIENCE_S:
+        if time.monotonic() - self._began_at > PATIENCE_S:
+            self.stop_if_asked()
+
+    def stop_if_asked(self) -> None:
+        """Stop without what is under way, if that is the wish."""
+        if self.interruption.asked:
             self.log(STOPPED_LATE)
             self.interruption.act()
 
@@ -101,4 +106,6 @@ class Watch:
 def watching(log: Log, unfinished: Path, show: ShowProgress | None) -> Iterator[Watch]:
     """A watch that keeps checkpoints in the folder `unfinished`, and holds interruptions back while it lasts."""
     with deferred_interruption() as interruption:
-        yield Watch(log, show, Checkpoint(unfinished), interruption)
+        watch = Watch(log, show, Checkpoint(unfinished), interruption)
+        yield watch
+        watch.stop_if_asked()  # after the last step, too
