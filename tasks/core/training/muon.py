@@ -39,9 +39,8 @@ class Muon(torch.optim.Optimizer):
         if group["orthogonal"]:
             directions = self._orthogonal(directions)
             lengths = torch._foreach_norm(parameters)
-            scales = [
-                len(each) ** 0.5 / length.clamp(min=SHORTEST) for each, length in zip(parameters, lengths, strict=True)
-            ]
+            torch._foreach_clamp_min_(lengths, SHORTEST)
+            scales = [len(each) ** 0.5 / length for each, length in zip(parameters, lengths, strict=True)]
             torch._foreach_mul_(parameters, scales)
         torch._foreach_mul_(directions, group["lr"])
         torch._foreach_sub_(parameters, directions)
