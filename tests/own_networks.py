@@ -10,6 +10,20 @@ from torch.nn.functional import dropout
 
 from tasks.core.model import Net
 
+RATE = 0.1
+
+
+class OneLayer(nn.Module):
+    """A linear layer."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(3 * 32 * 32, classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.head(inputs.flatten(1))
+        return logits
+
 
 def dropout_network(classes: int) -> nn.Module:
     """Batch statistics, dropout and a few weights."""
@@ -33,6 +47,33 @@ class AlwaysDropout(nn.Module):
 
 def drawing_network(classes: int) -> nn.Module:
     return nn.Sequential(AlwaysDropout(), dropout_network(classes))
+
+
+class Failing(OneLayer):
+    """Goes wrong when it is trained."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward({False: inputs}[self.training])
+
+
+class HalfUsed(OneLayer):
+    """Has a layer that no step uses."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.unused = nn.Linear(3, 3)
+
+
+def two_answers(classes: int) -> nn.Module:
+    class TwoAnswers(OneLayer):
+        def forward(self, inputs: Tensor) -> Any:
+            return super().forward(inputs), inputs
+
+    return TwoAnswers(classes)
+
+
+def never_made(_: int) -> nn.Module:
+    raise KeyError("width")
 
 
 class Blind(Net):
@@ -69,18 +110,6 @@ class Viewing(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.head(self.convolution(inputs).view(-1, 8 * 4 * 4))
-        return logits
-
-
-class OneLayer(nn.Module):
-    """A linear layer."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.head = nn.Linear(3 * 32 * 32, classes)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = self.head(inputs.flatten(1))
         return logits
 
 

@@ -148,7 +148,10 @@ def test_each_layer_is_in_the_mode_it_was_in_after_the_network_was_asked() -> No
         ("own_networks:no_such", "has no attribute 'no_such'"),
         ("own_networks:no_network", "expected it to make a torch.nn.Module, got str"),
         ("own_networks:wrong_head", "expected logits [2, 10] for 2 images, got [2, 7]"),
-        ("own_networks:other_images", "expected it to take images [N, 3, 32, 32]"),
+        ("own_networks:two_answers", "expected logits [2, 10] for 2 images, got tuple"),
+        ("own_networks:other_images", "expected it to take images [N, 3, 32, 32], got RuntimeError: "),
+        ("own_networks:never_made", "expected a factory that takes the number of classes, got KeyError: 'width'"),
+        ("own_networks:RATE", "expected a factory that takes the number of classes, got TypeError: 'float' object"),
         ("os:getcwd", "expected a factory that takes the number of classes"),
     ],
 )
@@ -159,6 +162,23 @@ def test_what_is_no_network_for_these_images_is_refused_in_one_line(model: str, 
     assert message.startswith(f"model {model}: expected ")
     assert expected in message
     assert message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("def network(:", "got SyntaxError: invalid syntax (parts.py, line 1)"),
+        ("width = 1 / 0", "got ZeroDivisionError: division by zero ({folder}/parts.py, line 1)"),
+        ("width = nothing", "got NameError: name 'nothing' is not defined ({folder}/parts.py, line 1)"),
+    ],
+)
+def test_what_is_wrong_in_the_code_of_ones_own_network_is_told_with_its_line(
+    source: str, expected: str, own_package: Path
+) -> None:
+    (own_package / "parts.py").write_text(source + "\n")
+    with pytest.raises(InputError) as caught:
+        new_network(f"{own_package.name}.nets:network", 10, seed=1)
+    assert expected.format(folder=own_package) in str(caught.value)
 
 
 def test_our_networks_code_is_told_symbol_by_symbol() -> None:

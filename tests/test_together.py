@@ -15,11 +15,12 @@ import parts
 import pytest
 import torch
 from killing import Process, next_line, started, wait_until
-from tiny import tiny_dataset
+from tiny import CLASSES, tiny_dataset
 
 from tasks.core.dataset import save_dataset
 from tasks.core.device import Hardware
 from tasks.core.errors import InputError, WorldError
+from tasks.core.networks import new_network
 from tasks.core.recipes import RECIPES
 from tasks.core.tables import read_table
 from tasks.core.training.launch import train_into
@@ -151,6 +152,23 @@ def test_an_error_that_training_expects_is_the_same_from_workers(dataset: Path, 
     assert str(caught.value).startswith("training: expected a finite loss, got ")
     assert not list(tmp_path.iterdir())
     assert [signal.getsignal(number) for number in signal.valid_signals()] == usual
+
+
+def test_weights_that_no_step_uses_are_left_alone(
+    dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train_into(tmp_path, dataset, training(2, "own_networks:HalfUsed", epochs=1), Watch(lambda _: None))
+    first = new_network("own_networks:HalfUsed", len(CLASSES), seed=3).state_dict()
+    weights = torch.load(tmp_path / "cifar_net.pth")
+    assert {name for name in first if torch.equal(weights[name], first[name])} == {"unused.weight", "unused.bias"}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_network_that_uses_all_of_its_weights_says_nothing_of_them(
+    dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train_into(tmp_path, dataset, training(2, "own_networks:OneLayer", epochs=1), Watch(lambda _: None))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_workers_that_are_told_to_stop_in_the_middle_of_a_long_step_are_not_waited_for(

@@ -143,6 +143,22 @@ def test_a_network_that_training_cannot_change_is_refused(tmp_path: Path, networ
     assert str(caught.value) == f"model {own.model}: expected weights that training changes, got none"
 
 
+def test_what_goes_wrong_in_ones_own_network_when_it_is_trained_is_one_line_that_says_where(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        trained(tiny_dataset(), tmp_path / "weights", recipe(model="own_networks:Failing"))
+    said = r"model own_networks:Failing: expected it to be trained, got KeyError: True \(.*own_networks\.py, line \d+\)"
+    assert re.fullmatch(said, str(caught.value))
+
+
+def test_what_goes_wrong_elsewhere_is_not_blamed_on_it(tmp_path: Path) -> None:
+    def broken(_: str) -> None:
+        raise RuntimeError("the log is full")
+
+    save_dataset(tiny_dataset(), tmp_path)
+    with pytest.raises(RuntimeError, match="the log is full"):
+        train_into(tmp_path, tmp_path, training(recipe(model="own_networks:OneLayer")), Watch(broken))
+
+
 def test_a_last_batch_that_is_too_small_for_batch_norm_is_refused_with_what_to_change(tmp_path: Path) -> None:
     own = recipe(model="own_networks:normalized_features", batch_size=4)
     with pytest.raises(InputError) as caught:
@@ -222,6 +238,35 @@ def test_the_curves_file_says_what_it_belongs_to(tmp_path: Path) -> None:
     trained(dataset, tmp_path / "weights", seed=9)
     facts = read_facts(tmp_path / "weights" / "training.parquet")
     assert (facts["artifact"], facts["seed"], facts["generated_images"]) == ("weights", 9, True)
+
+
+# What has its turn between steps
+
+
+def images_done(folder: Path, dataset: Dataset, patch: pytest.MonkeyPatch, **limits: float) -> list[int]:
+    """After how many images other things had their turn."""
+    patch.setattr("tasks.core.training.watch.PROGRESS_EVERY_S", 0)
+    for name, seconds in limits.items():
+        patch.setattr(f"tasks.core.training.trainer.{name}", seconds)
+    done: list[int] = []
+    save_dataset(dataset, folder)
+    watch = Watch(lambda _: None, lambda progress: done.append(progress.images_done))
+    train_into(folder, folder, training(recipe(epochs=1)), watch)
+    return done
+
+
+def test_the_longer_steps_take_the_fewer_are_taken_at_once_and_it_makes_no_difference_to_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick, slow = tmp_path / "quick", tmp_path / "slow"
+    for folder in (quick, slow):
+        folder.mkdir()
+    dataset = tiny_dataset(train=1_000)
+    forever = float("inf")
+    found = images_done(quick, dataset, monkeypatch, SHORT_S=forever, LONG_S=forever)
+    assert found == [4, 12, 28, 60, 124, 252, 508, 764, 1_000]
+    assert images_done(slow, dataset, monkeypatch, SHORT_S=0, LONG_S=0) == list(range(4, 1_001, 4))
+    assert (quick / "cifar_net.pth").read_bytes() == (slow / "cifar_net.pth").read_bytes()
 
 
 # Divergence

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tasks.core.code_digest import PACKAGE, code_digests
 from tasks.core.errors import InputError
+from tasks.core.model_errors import model_errors
 from tasks.core.own_code import own_code_digests
 
 Factory = Callable[[int], nn.Module]
@@ -34,25 +35,16 @@ def new_network(model: str, classes: int, seed: int) -> nn.Module:
 def empty_network(model: str, classes: int) -> nn.Module:
     """A network for [N, 3, 32, 32] normalized images that gives logits [N, classes]; InputError if it does not."""
     factory = factory_of(model)
-    try:
+    with model_errors(model, "a factory that takes the number of classes"):
         network = factory(classes)
-    except TypeError as error:
-        raise InputError(f"model {model}: expected a factory that takes the number of classes, got: {error}") from None
     if not isinstance(network, nn.Module):
         raise InputError(f"model {model}: expected it to make a torch.nn.Module, got {type(network).__name__}")
-    _check_logits(model, network, classes)
+    with model_errors(model, "it to take images [N, 3, 32, 32]"), in_evaluation(network):
+        logits = network(torch.zeros(2, 3, 32, 32))
+    found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if found != [2, classes]:
+        raise InputError(f"model {model}: expected logits {[2, classes]} for 2 images, got {found}")
     return network
-
-
-def _check_logits(model: str, network: nn.Module, classes: int) -> None:
-    try:
-        with in_evaluation(network):
-            shape = tuple(network(torch.zeros(2, 3, 32, 32)).shape)
-    except (RuntimeError, TypeError, ValueError) as error:
-        words = str(error).partition("\n")[0]
-        raise InputError(f"model {model}: expected it to take images [N, 3, 32, 32], got: {words}") from None
-    if shape != (2, classes):
-        raise InputError(f"model {model}: expected logits {[2, classes]} for 2 images, got {list(shape)}")
 
 
 @contextmanager
@@ -83,10 +75,8 @@ def factory_of(model: str) -> Factory:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
-    try:
+    with model_errors(model, "package.module:factory"):
         factory: Factory = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"model {model}: expected package.module:factory, got: {error}; see --help") from None
     return factory
 
 

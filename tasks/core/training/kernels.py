@@ -4,14 +4,15 @@ import ctypes
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 
 from tasks.core.device import TINY_BATCH, Hardware, float32_as
 from tasks.core.errors import InputError
-from tasks.core.recipes import Recipe
+from tasks.core.model_errors import model_errors
+from tasks.core.recipes import OUR_MODELS, Recipe
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's malloc.h
 OUT_OF_MEMORY = ("can't allocate memory", "MPS backend out of memory")  # which torch tells in no other way
@@ -20,7 +21,9 @@ OUT_OF_MEMORY = ("can't allocate memory", "MPS backend out of memory")  # which 
 @contextmanager
 def computing(recipe: Recipe, hardware: Hardware) -> Iterator[None]:
     """All that follows, for this block; torch is then as it was."""
+    own = recipe.model not in OUR_MODELS
     with (
+        model_errors(recipe.model, "it to be trained", only_its_own=True) if own else nullcontext(),
         memory_errors(hardware, recipe.batch_size),
         determinism_errors(),
         normalization_errors(recipe.batch_size),

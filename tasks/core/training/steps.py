@@ -12,7 +12,7 @@ from tasks.core.device import TINY_BATCH, Hardware, is_compiled, layout_for, pre
 from tasks.core.errors import InputError
 from tasks.core.model import Net
 from tasks.core.networks import in_evaluation, seeded
-from tasks.core.recipes import RECIPES, Recipe
+from tasks.core.recipes import OUR_MODELS, RECIPES, Recipe
 from tasks.core.training.recorded import RecordedStep, Step, is_recordable
 from tasks.core.training.workers import Workers
 from tasks.core.training.written_out import WrittenOut
@@ -67,7 +67,7 @@ class AutogradSteps:
         network.to(memory_format=layout)
         if layout == torch.channels_last:
             _refuse_views(network, recipe.model)
-        joined = workers.joined(network)
+        joined = workers.joined(network, some_unused=recipe.model not in OUR_MODELS)
         step = AutogradStep(joined, optimizer, dtype, layout, recipe.label_smoothing, workers.count)
         self._step: Step = step
         self._whole_step: Step = step

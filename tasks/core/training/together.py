@@ -34,7 +34,13 @@ from tasks.core.training.watch import STOPPED_LATE, STOPS, Progress, Watch
 from tasks.core.training.workers import Workers
 
 # A process of its own program, unlike a spawned one, does not run the starting process's main module again.
-WORKER = "import sys; address, *sys.path = sys.argv[1:]; from tasks.core.training.lifeline import work; work(address)"
+WORKER = """
+import os, sys
+address, *sys.path = sys.argv[1:]
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings advise what a user cannot set
+from tasks.core.training.lifeline import work
+work(address)
+"""
 POLL_S = 0.1
 # How long workers that were told to stop are waited for: those on a CPU hear of it between layers, then save.
 PATIENCE_S = {"cpu": 1.2, "cuda": 10.0}

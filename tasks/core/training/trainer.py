@@ -28,8 +28,9 @@ from tasks.core.training.watch import STOPS, Progress, Watch
 from tasks.core.training.workers import ALONE, Workers
 
 IMAGES_PER_POINT = 8_000  # 2,000 of the tutorial's batches of 4
-IMAGES_PER_STRETCH = 256  # after which checkpoints, interruptions and progress have their turn
+IMAGES_PER_STRETCH = 256  # at most, after which checkpoints, interruptions and progress have their turn
 IMAGES_PER_STRETCH_ON_GPU = 4_000  # which takes them sooner, and is kept waiting by each turn
+SHORT_S, LONG_S = 0.1, 1.0  # for a stretch
 IMAGES_TO_PREPARE = 5_000
 
 
@@ -70,6 +71,9 @@ class Trainer:
         epochs_steps = self.recipe.epochs * self.steps_an_epoch
         self.steps_in_all = min(epochs_steps, self.recipe.steps or epochs_steps)
         self.place = Place()
+        images_at_once = IMAGES_PER_STRETCH_ON_GPU if self.device.type == "cuda" else IMAGES_PER_STRETCH
+        self.most_steps_at_once = max(1, images_at_once // self.recipe.batch_size)
+        self.steps_at_once = 1 if workers.count == 1 else self.most_steps_at_once
         self.due: Callable[[], None] | None = None  # adds a point to the curve
         self.recent = torch.zeros(0, 2), 0  # the results of the latest stretch, and its images
 
@@ -131,13 +135,12 @@ class Trainer:
 
     def _epoch(self, order: Tensor, steps: Steps, watch: Watch) -> None:
         place, size = self.place, self.recipe.batch_size
-        at_once = IMAGES_PER_STRETCH_ON_GPU if self.device.type == "cuda" else IMAGES_PER_STRETCH
-        stretch, to_point = (max(1, images // size) * size for images in (at_once, IMAGES_PER_POINT))
+        to_point = max(1, IMAGES_PER_POINT // size) * size
         self.network.train()
         while place.images < len(order):
             watch.begin()
             start, next_point = place.images, min((place.images // to_point + 1) * to_point, len(order))
-            stop = min(start + stretch, next_point)
+            stop = min(start + self.steps_at_once * size, next_point)
             self.recent = self._stretch(order[start:stop], steps), stop - start
             self._add_due_point()
             place.latest.append(self.recent[0])
@@ -145,6 +148,7 @@ class Trainer:
             if stop == next_point:
                 since = stop - (stop - 1) // to_point * to_point
                 self._end_point(watch, since, at_epochs_end=stop == len(order))
+            self._adjust_stretch(watch.stretch_s)
             self._pause(watch, at_epochs_end=stop == len(order))
 
     def _stretch(self, order: Tensor, steps: Steps) -> Tensor:
@@ -152,6 +156,18 @@ class Trainer:
         self.workers.draw_apart(self.seed, self.place.step)
         augmented = augment(self.images.images[order], order, self.place.epoch, self.recipe, self.seed)
         return steps.take(expand(augmented, self.images.normalization), self.images.labels[order], self.place.step)
+
+    def _adjust_stretch(self, latest_s: float) -> None:
+        """Have stretches of steps that are short enough to be interrupted soon, and long enough not to cost by it.
+
+        Several processes, which draw anew for each stretch and pause together, have stretches that do not change.
+        """
+        if self.workers.count > 1:
+            return
+        if latest_s > LONG_S:
+            self.steps_at_once = max(1, self.steps_at_once // 2)
+        elif latest_s < SHORT_S:
+            self.steps_at_once = min(2 * self.steps_at_once, self.most_steps_at_once)
 
     def _pause(self, watch: Watch, *, at_epochs_end: bool) -> None:
         """Let what goes on beside training have its turn."""

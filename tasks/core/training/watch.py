@@ -62,6 +62,11 @@ class Watch:
         """Note that the next stretch of steps begins."""
         self._began_at = time.monotonic()
 
+    @property
+    def stretch_s(self) -> float:
+        """How long the stretch of steps has taken so far."""
+        return time.monotonic() - self._began_at
+
     @contextmanager
     def heard_between_layers(self, network: nn.Module) -> Iterator[None]:
         """Have the wish to stop heard between a network's layers, too: on a CPU a step may take many seconds.
@@ -79,7 +84,7 @@ class Watch:
                 handle.remove()
 
     def _stop_if_late(self, *_: object) -> None:
-        if time.monotonic() - self._began_at > PATIENCE_S:
+        if self.stretch_s > PATIENCE_S:
             self.stop_if_asked()
 
     def stop_if_asked(self) -> None:

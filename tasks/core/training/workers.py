@@ -46,14 +46,18 @@ class Workers:
         if self.count > 1:
             torch.manual_seed(Random(f"{seed} {step} {self.rank}").getrandbits(63))
 
-    def joined(self, network: nn.Module) -> nn.Module:
-        """The network with its gradients averaged over all processes, and batch statistics too on GPUs."""
+    def joined(self, network: nn.Module, *, some_unused: bool) -> nn.Module:
+        """The network with its gradients averaged over all processes, and batch statistics too on GPUs.
+
+        Weights that a step does not use are looked for if there may be `some_unused`.
+        """
         if self.count == 1:
             return network
         device = next(network.parameters()).device
         if device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+        device_ids = [device] if device.type == "cuda" else None
+        return DistributedDataParallel(network, device_ids, find_unused_parameters=some_unused)
 
 
 ALONE = Workers()
