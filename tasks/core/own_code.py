@@ -32,7 +32,7 @@ def own_code_digests(modules: Iterable[str]) -> dict[str, str]:
             digests |= {f"package {package}": version(package) for package in _packages().get(name, [])}
         for file in files:
             digests[file.relative_to(folder).as_posix()], imported = _read(file)
-            of_core |= {module for module in imported if module.startswith(f"{PACKAGE}.")}
+            of_core |= {module for module in imported if f"{module}.".startswith(f"{PACKAGE}.")}
             waiting |= {(folder, module.partition(".")[0]) for module in imported - of_core} - seen
     return dict(sorted(digests.items())) | module_digests(of_core)
 
