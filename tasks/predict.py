@@ -27,6 +27,9 @@ def predict(
     paths = find_images(images, logger.warning)
     classifier = load_classifier(store, run, chosen, model)
     logger.info(f"run {classifier.run} predicts on {describe_device(chosen)}; images: {len(paths):,}")
+    if classifier.changed_code:
+        parts = ", ".join(classifier.changed_code)
+        logger.warning(f"the network's code is not what it was when it was trained ({parts}): it may answer otherwise")
     with shown_count(logger, "predicting") as show:
         overview = predict_files(output, paths, classifier, show)
     for line in overview.lines():

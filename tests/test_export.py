@@ -241,7 +241,7 @@ def test_a_file_that_answers_otherwise_is_not_written_and_the_one_before_it_stay
     ("change", "words"),
     [
         (("torch.tanh", "torch.relu"), "the network answers otherwise than it did in the run; restore its code"),
-        (("self.head", "self.top"), "expected the run's network, got: Error(s) in loading state_dict"),
+        (("self.head", "self.top"), "expected the trained network, got: Error(s) in loading state_dict"),
     ],
 )
 def test_a_network_whose_code_has_changed_since_the_run_is_refused(

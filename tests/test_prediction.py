@@ -18,6 +18,7 @@ from tasks.core.config import Settings
 from tasks.core.counting import counting
 from tasks.core.dataset import load_dataset
 from tasks.core.errors import InputError, WorldError
+from tasks.core.networks import model_code
 from tasks.core.prediction.classifier import Classifier, load_classifier
 from tasks.core.prediction.image_files import find_images
 from tasks.core.prediction.overview import MOST_THUMBNAILS, NOT_CIFAR10, Overview
@@ -227,6 +228,20 @@ def test_a_network_of_ones_own_is_only_imported_when_it_is_named(archive: Path, 
     assert load_classifier(store, run.run, CPU, own).run == run.run
     with pytest.raises(InputError, match="expected those of model own_networks:other_images"):
         load_classifier(store, run.run, CPU, "own_networks:other_images")
+
+
+def test_code_that_was_changed_since_a_network_was_trained_is_told(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    code, own = tmp_path / "edited_since.py", "edited_since:network"
+    code.write_text("from own_networks import OneLayer as network\nWIDTH = 1\n")
+    run = tiny_run(tmp_path / "store", Settings(source=str(archive), epochs=1, batch_size=100, model=own))
+    store = open_store(tmp_path / "store")
+    assert not load_classifier(store, run.run, CPU, own).changed_code
+    code.write_text("from own_networks import OneLayer as network\nWIDTH = 2\n")
+    model_code.cache_clear()  # as in another process
+    assert load_classifier(store, run.run, CPU, own).changed_code == ["edited_since.py"]
 
 
 def test_the_dataset_itself_need_not_be_here_any_more(artifacts: Path) -> None:

@@ -12,6 +12,7 @@ from tiny import CLASSES, tiny_dataset
 from torch import Tensor, nn
 
 from tasks.core.dataset import Dataset
+from tasks.core.errors import InputError
 from tasks.core.model import Net
 from tasks.core.networks import new_network
 from tasks.core.recipes import RECIPES
@@ -107,6 +108,17 @@ def test_code_in_a_weights_file_is_refused_and_does_not_run(tmp_path: Path) -> N
     with pytest.raises(pickle.UnpicklingError):
         load_network(tmp_path, NET, CPU)
     assert not (tmp_path / "ran").exists()
+
+
+def test_weights_that_the_networks_code_has_no_place_for_any_more_are_one_line(tmp_path: Path) -> None:
+    save_weights(tmp_path, new_network(NET, len(CLASSES), 1), lineage_of(tiny_dataset()))
+    torch.save(nn.Linear(2, 3).state_dict(), tmp_path / "cifar_net.pth")
+    with pytest.raises(InputError) as caught:
+        load_network(tmp_path, NET, CPU)
+    said = str(caught.value)
+    assert said.startswith(f"model {NET}: expected the trained network, got: Error(s) in loading state_dict for Net: ")
+    assert said.endswith(" …; restore its code")
+    assert said.isprintable()
 
 
 @pytest.mark.parametrize("classes", [2, 10, 200])

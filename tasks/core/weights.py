@@ -1,6 +1,7 @@
 """The weights artifact: the tutorial's state_dict, and the same as safetensors with what it was trained on."""
 
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -49,5 +50,9 @@ def load_network(folder: Path, model: str, device: torch.device) -> nn.Module:
     if lineage.recipe.model != model:
         raise InputError(f"weights: expected those of model {model}, got those of {lineage.recipe.model}; give --model")
     network = empty_network(model, len(lineage.classes))
-    network.load_state_dict(torch.load(folder / "cifar_net.pth", map_location=device, weights_only=True))
+    try:
+        network.load_state_dict(torch.load(folder / "cifar_net.pth", map_location=device, weights_only=True))
+    except RuntimeError as error:
+        found = shorten(str(error), 200, placeholder=" …")
+        raise InputError(f"model {model}: expected the trained network, got: {found}; restore its code") from None
     return network.to(device).to(memory_format=layout_for(device, lineage.recipe.precision)).eval()

@@ -147,11 +147,7 @@ def _trained(store: Store, run: str, model: str | None) -> Trained:
 def _network(weights: Path, trained: str, named: str | None) -> nn.Module:
     if named is None and trained not in OUR_MODELS:
         raise InputError(f"model: the run trained a network of one's own; give --model {trained} to have that code run")
-    try:
-        return load_network(weights, named or trained, CPU)
-    except RuntimeError as error:
-        words = " ".join(str(error).split())
-        raise InputError(f"model {trained}: expected the run's network, got: {words}; restore its code") from None
+    return load_network(weights, named or trained, CPU)
 
 
 def _expected(

@@ -1,5 +1,6 @@
 """The network of a run, with all that it needs to classify other images."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +13,10 @@ from tasks.core.config import Normalization
 from tasks.core.dataset import Images
 from tasks.core.errors import InputError, WorldError
 from tasks.core.evaluation import class_probabilities
+from tasks.core.networks import model_code
 from tasks.core.recipes import OUR_MODELS
 from tasks.core.store import Store
-from tasks.core.store.artifact import ArtifactRef
+from tasks.core.store.artifact import ArtifactRef, Manifest
 from tasks.core.store.history import artifact_of, find_run
 from tasks.core.weights import Lineage, load_lineage, load_network
 
@@ -28,6 +30,7 @@ class Classifier:
     lineage: Lineage
     normalization: Normalization
     network: nn.Module
+    changed_code: Collection[str]  # what of the network's is not as it was when it was trained
     device: torch.device
 
     def probabilities(self, images_nchw: Images) -> NDArray[np.float32]:
@@ -55,19 +58,27 @@ def load_classifier(store: Store, run: str, device: torch.device, model: str | N
             f"weights: expected those of a network that comes with cifar-flow, got those of {lineage.recipe.model}; "
             "give that as --model if its code is to be trusted"
         )
+    name = model or lineage.recipe.model
+    network = load_network(folder, name, device)
+    manifest = _manifest(store, weights)
     return Classifier(
         run=run,
         weights=weights,
         lineage=lineage,
         normalization=_normalization(store, artifact_of(store, run, "dataset")),
-        network=load_network(folder, model or lineage.recipe.model, device),
+        network=network,
+        changed_code=[part for part, digest in model_code(name).items() if manifest.key.code.get(part) != digest],
         device=device,
     )
 
 
 def _normalization(store: Store, dataset: ArtifactRef) -> Normalization:
     """From the key that the version is the digest of, so that the images themselves need not be here."""
-    manifest = store.manifest(dataset.name, dataset.version)
+    return Normalization.model_validate(_manifest(store, dataset).key.settings["normalization"])
+
+
+def _manifest(store: Store, artifact: ArtifactRef) -> Manifest:
+    manifest = store.manifest(artifact.name, artifact.version)
     if manifest is None:
-        raise WorldError(f"{dataset}: expected its manifest, got none; run again to have it made anew")
-    return Normalization.model_validate(manifest.key.settings["normalization"])
+        raise WorldError(f"{artifact}: expected its manifest, got none; run again to have it made anew")
+    return manifest
