@@ -20,7 +20,7 @@ Factory = Callable[[int], nn.Module]
 
 
 @runtime_checkable
-class Prepared(Protocol):
+class NeedsPreparation(Protocol):
     """A network that is shown training images [N, 3, 32, 32] before its first step, as one that whitens them needs."""
 
     def prepare_on_training_images(self, inputs_nchw: Tensor) -> None: ...

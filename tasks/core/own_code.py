@@ -39,7 +39,7 @@ def own_code_digests(modules: Iterable[str]) -> dict[str, str]:
 
 def _place(name: str) -> tuple[Path, str] | None:
     """The folder where an imported top-level module or package lies, and its name there; None if it is in no file."""
-    module = sys.modules[name]
+    module = sys.modules.get(name)
     if file := getattr(module, "__file__", None):
         path = Path(file)
         path = path.parent if path.stem == "__init__" else path

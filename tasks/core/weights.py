@@ -50,8 +50,9 @@ def load_network(folder: Path, model: str, device: torch.device) -> nn.Module:
     if lineage.recipe.model != model:
         raise InputError(f"weights: expected those of model {model}, got those of {lineage.recipe.model}; give --model")
     network = empty_network(model, len(lineage.classes))
+    state = torch.load(folder / "cifar_net.pth", map_location=device, weights_only=True)
     try:
-        network.load_state_dict(torch.load(folder / "cifar_net.pth", map_location=device, weights_only=True))
+        network.load_state_dict(state)
     except RuntimeError as error:
         found = shorten(str(error), 200, placeholder=" …")
         raise InputError(f"model {model}: expected the trained network, got: {found}; restore its code") from None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 ITERATIONS = 3
-SHORTEST = 1e-7  # filters that begin as zeros stay so until they are updated
+SHORTEST = 1e-7  # that a length may be which is divided by: filters may begin as zeros
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 

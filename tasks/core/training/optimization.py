@@ -1,5 +1,7 @@
 """Optimizers and learning rates, as a recipe names them."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +24,7 @@ def new_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         raise InputError(f"model {recipe.model}: expected weights that training changes, got none")
     device = trained[0].device
     recordable = is_recordable(recipe, device)
-    optimizer = _muon(network, recipe) if recipe.optimizer == "muon" else _sgd(network, recipe, fused=recordable)
+    optimizer = _muon(trained, recipe) if recipe.optimizer == "muon" else _sgd(network, recipe, fused=recordable)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
         if recordable:
@@ -41,9 +43,8 @@ def _sgd(network: nn.Module, recipe: Recipe, *, fused: bool) -> torch.optim.Opti
     )
 
 
-def _muon(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _muon(trained: Sequence[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
     """Filters by Muon; matrices, as of the head, and the rest each with a rate of their own."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     filters, matrices = ([each for each in trained if each.ndim == ndim] for ndim in (4, 2))
     rest = [each for each in trained if each.ndim not in (2, 4)]
     groups = [

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tasks.core.dataset import expand
 from tasks.core.device import Hardware
 from tasks.core.errors import InputError
-from tasks.core.networks import Prepared
+from tasks.core.networks import NeedsPreparation
 from tasks.core.recipes import Recipe
 from tasks.core.tables import TrainingPoint
 from tasks.core.training.augmentation import augment
@@ -82,7 +82,7 @@ class Trainer:
         if state := watch.saved_state(self.device):
             self.restore(state)
             watch.log(f"training goes on from {self.place_in_words()}, where it was interrupted")
-        elif isinstance(self.network, Prepared):
+        elif isinstance(self.network, NeedsPreparation):
             self.network.prepare_on_training_images(self.images.inputs(0, IMAGES_TO_PREPARE))
         steps = steps_for(self.network, self.optimizer, self.recipe, self._set_rate, self.workers)
         with watch.heard_between_layers(self.network) if self.device.type == "cpu" else nullcontext():
