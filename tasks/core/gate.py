@@ -197,9 +197,9 @@ def _carry_out(verdict: Verdict, store: Store, record: RunRecord, before: Curren
     )
     if verdict.action == "refuse":
         append_entry(store, LogEntry(**{**current.entry.model_dump(), "action": "refuse"}))
-    elif verdict.action == "keep":
+        return
+    if verdict.action == "keep":
         assert before is not None
         # The same run stays, with what may be newer versions of the same results, and a report of its own reason.
-        make_current(store, before.model_copy(update={"artifacts": record.artifacts}), before)
-    else:
-        make_current(store, current, before)
+        current = before.model_copy(update={"artifacts": record.artifacts})
+    make_current(store, current, before, if_overtaken="run again to be judged against that one")

@@ -23,6 +23,7 @@ from tasks.core.store.storage import MANIFEST, QUARANTINE, dated
 
 LOGIN = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
 NO_BUCKET = "NoSuchBucket"
+NO_OBJECT = "NoSuchKey"
 CONDITION_FAILED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 
 
@@ -115,9 +116,10 @@ class Bucket:
             if anew:
                 self._note(path).unlink(missing_ok=True)
             found = there.get(self._path(path))
-            if found is None:
+            sha256 = self._copied(path, found["ETag"], facts) if found else None
+            if found is None or sha256 is None:
                 yield name, f"{name} is missing"
-            elif self._copied(path, found["ETag"], facts) != facts.sha256:
+            elif sha256 != facts.sha256:
                 yield name, f"{name} is damaged: {facts.differ_from(found['size'])}"
 
     def get(self, folder: str) -> Path:
@@ -144,7 +146,11 @@ class Bucket:
         target = f"{QUARANTINE}/{dated(label)}"
         with self._errors():
             for path in self._found(name):
-                self._fs.cp_file(path, self._path(target) + path.removeprefix(self._path(name)))
+                try:
+                    self._fs.cp_file(path, self._path(target) + path.removeprefix(self._path(name)))
+                except FileNotFoundError as error:
+                    _raise_without_bucket(error)
+                    continue  # another machine moved it
                 self._fs.rm_file(path)
 
     def delete(self, folder: str) -> None:
@@ -199,8 +205,11 @@ class Bucket:
                 _raise_without_bucket(error)
                 return []
 
-    def _copied(self, name: str, etag: str, wanted: FileFacts) -> str:
-        """The digest of an object's bytes, from a local copy of just these if there is one; now there is."""
+    def _copied(self, name: str, etag: str, wanted: FileFacts) -> str | None:
+        """The digest of an object's bytes, from a local copy of just these if there is one; now there is.
+
+        None if another machine moved the object away.
+        """
         copy = self._copies(name)
         note = self._note(name)
         try:
@@ -211,8 +220,14 @@ class Bucket:
             pass  # it is fetched anew
         copy.parent.mkdir(parents=True, exist_ok=True)
         files.check_space(copy.parent, wanted.bytes)
-        with files.replacing(copy) as aside, self._errors():
-            self._fs.get_file(self._path(name), str(aside))
+        with self._errors():
+            try:
+                with files.replacing(copy) as aside:
+                    self._fs.get_file(self._path(name), str(aside))
+            except FileNotFoundError as error:
+                if _code(error) != NO_OBJECT:
+                    raise
+                return None
         sha256 = files.sha256_once(copy)
         files.write_bytes(note, _Copy(etag=etag, sha256=sha256).model_dump_json().encode())
         return sha256

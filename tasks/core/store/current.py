@@ -130,20 +130,21 @@ def _made_current_again(
         identity=record.dataset,
         artifacts=record.artifacts,
     )
-    make_current(store, current, before)
+    make_current(store, current, before, if_overtaken="look at it, and try again")
     _put_record_right(store, current)
     return current
 
 
-def make_current(store: Store, current: Current, before: Current | None) -> None:
-    """Replace the current run, unless that is no longer `before`. The caller holds the promotion lock."""
+def make_current(store: Store, current: Current, before: Current | None, *, if_overtaken: str) -> None:
+    """Replace the current run, unless that is no longer `before`. The caller holds the promotion lock.
+
+    WorldError, with the advice `if_overtaken`, if another machine was quicker.
+    """
     if before:
         _log_promotion(store, before)  # which may have been cut short
     content = store.storage.read(CURRENT)
     if _parsed(content) != before or not store.storage.swap(CURRENT, content, _content(current)):
-        raise WorldError(
-            f"run {current.run}: another machine promoted a run meanwhile; run again to be judged against that one"
-        )
+        raise WorldError(f"run {current.run}: another machine promoted a run meanwhile; {if_overtaken}")
     _put_right(store, current)
 
 

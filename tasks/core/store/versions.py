@@ -98,7 +98,7 @@ class Store:
     def why(self, stage: Stage, newest: Manifest | None, damage: str | None, *, refresh: bool) -> str | None:
         """Why a stage's artifact has to be made, in words; None if its newest version is to be reused."""
         later = _next_attempt(stage.key, newest, self.set_aside(stage.key.name))
-        if later.version in self.versions(later.name):
+        if later.version in self.versions(later.name) and not self.manifest(later.name, later.version):
             return f"runs again: {later.name}/{later.version}: its manifest is lost or damaged"
         if newest is None:
             reason = why_made(stage.key, self.manifests(stage.key.name))
@@ -165,12 +165,13 @@ class Store:
         return self.storage.damaged(self.storage.payload(manifest), manifest.files, anew=anew)
 
     def append(self, name: str, value: JsonValue) -> None:
-        """Add a line of JSON to a log, after ending a line that was torn."""
-        line, added = files.canonical_json(value).encode() + b"\n", False
-        while not added:
+        """Add a line of JSON to a log, unless it is there already, after ending a line that was torn."""
+        line, there = files.canonical_json(value).encode(), False
+        while not there:
             before = self.storage.read(name)
-            end = b"\n" if before and not before.endswith(b"\n") else b""
-            added = self.storage.swap(name, before, (before or b"") + end + line)
+            lines = (before or b"").split(b"\n")
+            end = b"\n" if lines[-1] else b""
+            there = line in lines or self.storage.swap(name, before, (before or b"") + end + line + b"\n")
 
     @contextmanager
     def locked(self, name: str, log: Log) -> Iterator[None]:
@@ -204,13 +205,13 @@ class Store:
                 for path in sorted(staging.iterdir())
             }
             sha256 = content_digest({name: facts.sha256 for name, facts in payload.items()})
-            if to_heal and sha256 == to_heal.sha256:
-                self._heal(to_heal, staging)
-                return to_heal, seconds
-            if self.storage.shared and (theirs := self._made_elsewhere(stage.key, newest)):
+            there = set(self.versions(stage.key.name))  # before asking: what comes later is not taken for a leftover
+            if self.storage.shared and (theirs := self._made_elsewhere(stage.key, newest, damaged=bool(to_heal))):
                 log(f"{theirs.ref} was made by another machine meanwhile, and is used")
                 return theirs, seconds
-            key = self._free_attempt(stage.key, newest, sha256)
+            if to_heal and sha256 == to_heal.sha256 and self._heal(to_heal, staging):
+                return to_heal, seconds
+            key = self._free_attempt(stage.key, newest, sha256, there)
             manifest = Manifest(
                 name=key.name,
                 version=key.version,
@@ -227,12 +228,11 @@ class Store:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
-    def _free_attempt(self, key: Key, newest: Manifest | None, sha256: str) -> Key:
+    def _free_attempt(self, key: Key, newest: Manifest | None, sha256: str, there: set[str]) -> Key:
         """The key at the first attempt after the newest that never had other bytes.
 
-        What stands for one before that has no manifest to vouch for it, and is set aside.
+        Of the versions `there`, what stands for one before has no manifest to vouch for it, and is set aside.
         """
-        there = set(self.versions(key.name))
         free = _next_attempt(
             key, newest, there | self.set_aside(key.name) | self._named_with_other_bytes(key.name, sha256)
         )
@@ -251,10 +251,12 @@ class Store:
                 taken |= {ref.version} if ref and ref.sha256 != sha256 else set()
         return taken
 
-    def _made_elsewhere(self, key: Key, newest: Manifest | None) -> Manifest | None:
-        """A later attempt than the newest one that was there before."""
+    def _made_elsewhere(self, key: Key, newest: Manifest | None, *, damaged: bool) -> Manifest | None:
+        """A later attempt than the newest one that was there before, or that one if it is damaged no more."""
         now_newest = self.newest(key)
-        return now_newest if now_newest and (not newest or now_newest.key.attempt > newest.key.attempt) else None
+        if now_newest and newest and now_newest.key.attempt <= newest.key.attempt:
+            return now_newest if damaged and now_newest == newest and not self.damage(newest) else None
+        return now_newest
 
     def _provenance(self, stage: Stage, seconds: float) -> Provenance:
         return Provenance(
@@ -277,13 +279,17 @@ class Store:
         log(f"{theirs.ref} was made by another machine meanwhile, and is used")
         return theirs
 
-    def _heal(self, manifest: Manifest, staging: Path) -> None:
-        """Put the same bytes back, file by file; until the last one is there the version stays known as damaged."""
+    def _heal(self, manifest: Manifest, staging: Path) -> bool:
+        """Put the same bytes back, file by file; until the last one is there the version stays known as damaged.
+
+        False if another machine has set the version aside meanwhile.
+        """
         folder = self.storage.payload(manifest)
         for name, _ in list(self.damaged_files(manifest)):
             self.storage.sweep(f"{folder}/{name}")
             self.storage.set_aside(f"{folder}/{name}", f"{manifest.ref}-{name}")
             self.storage.put(f"{folder}/{name}", staging / name)
+        return self.manifest(manifest.name, manifest.version) is not None
 
 
 def _next_attempt(key: Key, newest: Manifest | None, taken: Collection[str]) -> Key:
