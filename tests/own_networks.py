@@ -49,6 +49,19 @@ def drawing_network(classes: int) -> nn.Module:
     return nn.Sequential(AlwaysDropout(), dropout_network(classes))
 
 
+class Slow(nn.Module):
+    """Takes its time when it is trained."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.training:
+            time.sleep(0.15)
+        return features
+
+
+def slow_dropout_network(classes: int) -> nn.Module:
+    return dropout_network(classes).append(Slow())
+
+
 class Failing(OneLayer):
     """Goes wrong when it is trained."""
 

@@ -26,7 +26,7 @@ from tasks.core.tables import read_table
 from tasks.core.training.launch import train_into
 from tasks.core.training.lifeline import Begun, Ended, Lifeline, Line
 from tasks.core.training.trainer import Training
-from tasks.core.training.watch import Watch
+from tasks.core.training.watch import Progress, Watch
 
 CPU = torch.device("cpu")
 IMAGES = 1_201  # 100 of them are held out, and 1 is left over in the last batch, which one of the two goes without
@@ -143,6 +143,21 @@ def test_however_training_is_ended_the_next_one_goes_on_and_the_last_has_the_sam
     assert "training goes on from epoch" in output
     for name in FILES:
         assert (tmp_path / "weights" / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+def test_the_longer_steps_take_the_fewer_are_taken_at_once_and_what_a_network_draws_is_the_same(
+    dataset: Path, tmp_path: Path
+) -> None:
+    shown: dict[str, list[Progress]] = {"dropout_network": [], "slow_dropout_network": []}
+    for name, progress in shown.items():
+        own = training(2, f"own_networks:{name}", epochs=1)
+        few = replace(own, recipe=own.recipe.model_copy(update={"steps": 20}))
+        (tmp_path / name).mkdir()
+        train_into(tmp_path / name, dataset, few, Watch(lambda _: None, progress.append))
+
+    assert len(shown["slow_dropout_network"]) > 2  # all 20 steps could be taken at once
+    quick, slow = (torch.load(tmp_path / name / "cifar_net.pth") for name in shown)
+    assert all(torch.equal(quick[name], slow[name]) for name in quick)
 
 
 def test_an_error_that_training_expects_is_the_same_from_workers(dataset: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tasks.core.training.recorded import RecordedStep, Step, is_recordable
 from tasks.core.training.workers import Workers
 from tasks.core.training.written_out import WrittenOut
 
-SetRate = Callable[[int], None]
+BeforeStep = Callable[[int], None]  # is told each step, counted from 0
 
 
 class Steps(Protocol):
@@ -53,15 +53,20 @@ class AutogradStep:
 
 
 class AutogradSteps:
-    """Steps for any network, batch by batch; `set_rate` is told each, counted from 0.
+    """Steps for any network, batch by batch.
 
     Those on whole batches are compiled if that is asked for, and recorded on one GPU if the network is ours.
     """
 
     def __init__(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, set_rate: SetRate, workers: Workers
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        recipe: Recipe,
+        before_step: BeforeStep,
+        workers: Workers,
     ) -> None:
-        self._batch_size, self._set_rate, self._workers = recipe.batch_size, set_rate, workers
+        self._batch_size, self._before_step, self._workers = recipe.batch_size, before_step, workers
         device = next(network.parameters()).device
         dtype, layout = precision_for(device, recipe.precision), layout_for(device, recipe.precision)
         network.to(memory_format=layout)
@@ -83,7 +88,7 @@ class AutogradSteps:
         for step, (batch, labels) in enumerate(
             zip(inputs_nchw.split(size), targets.split(size), strict=True), start=first_step
         ):
-            self._set_rate(step)
+            self._before_step(step)
             take = self._whole_step if len(batch) == size else self._step
             results.append(take(self._workers.share(batch), self._workers.share(labels), len(batch)))
         return self._workers.total(torch.stack(results))
@@ -109,16 +114,16 @@ def _refuse_views(network: nn.Module, model: str) -> None:
 class WrittenOutSteps:
     """The tutorial's steps without autograd, some two times as fast; its learning rate is the same in each."""
 
-    def __init__(self, written_out: WrittenOut, set_rate: SetRate) -> None:
-        self._written_out, self._set_rate = written_out, set_rate
+    def __init__(self, written_out: WrittenOut, before_step: BeforeStep) -> None:
+        self._written_out, self._before_step = written_out, before_step
 
     def take(self, inputs_nchw: Tensor, targets: Tensor, first_step: int) -> Tensor:
-        self._set_rate(first_step)
+        self._before_step(first_step)
         return self._written_out.train_stretch(inputs_nchw, targets)
 
 
 def steps_for(
-    network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, set_rate: SetRate, workers: Workers
+    network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, before_step: BeforeStep, workers: Workers
 ) -> Steps:
     """The quickest way to take a recipe's steps with a network where it is."""
     if (
@@ -129,8 +134,8 @@ def steps_for(
         and workers.count == 1
         and _is_plain(recipe, next(network.parameters()).device)
     ):
-        return WrittenOutSteps(WrittenOut(network, optimizer, recipe.batch_size), set_rate)
-    return AutogradSteps(network, optimizer, recipe, set_rate, workers)
+        return WrittenOutSteps(WrittenOut(network, optimizer, recipe.batch_size), before_step)
+    return AutogradSteps(network, optimizer, recipe, before_step, workers)
 
 
 def _is_plain(recipe: Recipe, device: torch.device) -> bool:

@@ -73,7 +73,7 @@ class Trainer:
         self.place = Place()
         images_at_once = IMAGES_PER_STRETCH_ON_GPU if self.device.type == "cuda" else IMAGES_PER_STRETCH
         self.most_steps_at_once = max(1, images_at_once // self.recipe.batch_size)
-        self.steps_at_once = 1 if workers.count == 1 else self.most_steps_at_once
+        self.steps_at_once = 1
         self.due: Callable[[], None] | None = None  # adds a point to the curve
         self.recent = torch.zeros(0, 2), 0  # the results of the latest stretch, and its images
 
@@ -84,7 +84,7 @@ class Trainer:
             watch.log(f"training goes on from {self.place_in_words()}, where it was interrupted")
         elif isinstance(self.network, NeedsPreparation):
             self.network.prepare_on_training_images(self.images.inputs(0, IMAGES_TO_PREPARE))
-        steps = steps_for(self.network, self.optimizer, self.recipe, self._set_rate, self.workers)
+        steps = steps_for(self.network, self.optimizer, self.recipe, self._before_step, self.workers)
         with watch.heard_between_layers(self.network) if self.device.type == "cpu" else nullcontext():
             for order in self._orders():
                 self._epoch(order, steps, watch)
@@ -148,34 +148,28 @@ class Trainer:
             if stop == next_point:
                 since = stop - (stop - 1) // to_point * to_point
                 self._end_point(watch, since, at_epochs_end=stop == len(order))
-            self._adjust_stretch(watch.stretch_s)
-            self._pause(watch, at_epochs_end=stop == len(order))
+            stopping, stretch_s = self.workers.agree(watch.interruption.asked, watch.stretch_s)
+            self._adjust_stretch(stretch_s)
+            self._pause(watch, at_epochs_end=stop == len(order), stopping=stopping)
 
     def _stretch(self, order: Tensor, steps: Steps) -> Tensor:
         """Train on images, given by their places in the training set."""
-        self.workers.draw_apart(self.seed, self.place.step)
         augmented = augment(self.images.images[order], order, self.place.epoch, self.recipe, self.seed)
         return steps.take(expand(augmented, self.images.normalization), self.images.labels[order], self.place.step)
 
     def _adjust_stretch(self, latest_s: float) -> None:
-        """Have stretches of steps that are short enough to be interrupted soon, and long enough not to cost by it.
-
-        Several processes, which draw anew for each stretch and pause together, have stretches that do not change.
-        """
-        if self.workers.count > 1:
-            return
+        """Have stretches of steps that are short enough to be interrupted soon, and long enough not to cost by it."""
         if latest_s > LONG_S:
             self.steps_at_once = max(1, self.steps_at_once // 2)
         elif latest_s < SHORT_S:
             self.steps_at_once = min(2 * self.steps_at_once, self.most_steps_at_once)
 
-    def _pause(self, watch: Watch, *, at_epochs_end: bool) -> None:
+    def _pause(self, watch: Watch, *, at_epochs_end: bool, stopping: bool) -> None:
         """Let what goes on beside training have its turn."""
-        stop = self.workers.any(watch.interruption.asked)
         if self.workers.leads:
-            watch.keep(self.state, at_epochs_end=at_epochs_end, now=stop)
+            watch.keep(self.state, at_epochs_end=at_epochs_end, now=stopping)
             watch.show_progress(self._progress)
-        if stop:
+        if stopping:
             watch.log(f"{STOPS} at {self.place_in_words()}; run the same command again to go on from there")
             watch.interruption.act()
 
@@ -231,5 +225,6 @@ class Trainer:
         measures = (found.loss, found.accuracy) if found else (None, None)
         self.place.curve.append(TrainingPoint(step, epoch, loss, rate, accuracy, *measures))
 
-    def _set_rate(self, step: int) -> None:
+    def _before_step(self, step: int) -> None:
+        self.workers.draw_apart(self.seed, step)
         set_rate(self.optimizer, self.recipe, step, self.steps_in_all)

@@ -31,15 +31,19 @@ class Workers:
             dist.all_reduce(values)
         return values
 
-    def any(self, mine: bool) -> bool:
-        """Whether it is so in any process: what one stops for, all stop for, at the same step.
+    def agree(self, stop: bool, seconds: float) -> tuple[bool, float]:
+        """Whether any process is to stop, and the most seconds that any has taken: all go on alike by these.
 
         It is asked by way of the CPU, so that a GPU goes on meanwhile.
         """
-        return mine if self.count == 1 else bool(self.total(torch.tensor(float(mine))).item())
+        if self.count == 1:
+            return stop, seconds
+        most = torch.tensor([float(stop), seconds], dtype=torch.float64)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        return bool(most[0]), most[1].item()
 
     def draw_apart(self, seed: int, step: int) -> None:
-        """From a step on, have each process draw numbers of its own, as for dropout, that follow from all three alone.
+        """In a step, have each process draw numbers of its own, as for dropout, that follow from all three alone.
 
         So they need not be in the checkpoint, which is of one process.
         """
