@@ -85,6 +85,14 @@ def two_answers(classes: int) -> nn.Module:
     return TwoAnswers(classes)
 
 
+class WithAuxiliaryAnswer(OneLayer):
+    """Gives another answer beside its logits in training, as some networks do."""
+
+    def forward(self, inputs: Tensor) -> Any:
+        logits = super().forward(inputs)
+        return (logits, inputs) if self.training else logits
+
+
 def never_made(_: int) -> nn.Module:
     raise KeyError("width")
 

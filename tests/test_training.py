@@ -150,6 +150,13 @@ def test_what_goes_wrong_in_ones_own_network_when_it_is_trained_is_one_line_that
     assert re.fullmatch(said, str(caught.value))
 
 
+def test_a_network_that_gives_something_else_in_training_is_one_line_too(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        trained(tiny_dataset(), tmp_path / "weights", recipe(model="own_networks:WithAuxiliaryAnswer"))
+    said = "model own_networks:WithAuxiliaryAnswer: expected logits [4, classes] in training, too, got tuple; "
+    assert str(caught.value).startswith(said)
+
+
 def test_what_goes_wrong_elsewhere_is_not_blamed_on_it(tmp_path: Path) -> None:
     def broken(_: str) -> None:
         raise RuntimeError("the log is full")

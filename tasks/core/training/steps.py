@@ -32,6 +32,7 @@ class AutogradStep:
     """Forward, backward and the optimizer, on this process's share of a batch."""
 
     network: nn.Module
+    model: str
     optimizer: torch.optim.Optimizer
     dtype: torch.dtype
     layout: torch.memory_format
@@ -42,14 +43,24 @@ class AutogradStep:
         """The share's part of the mean loss over all `images` of the batch, and of its hits."""
         self.optimizer.zero_grad()
         with torch.autocast(batch.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            logits = self.network(batch.contiguous(memory_format=self.layout))
-        logits = logits.float()
+            answer = self.network(batch.contiguous(memory_format=self.layout))
+        logits = self._logits(answer, len(batch)).float()
         part = cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="sum") / images
         (part * self.workers).backward()  # gradients are averaged over the processes
         self.optimizer.step()
         with torch.no_grad():
             hits = (logits.argmax(dim=1) == labels).sum()
             return torch.stack([part.detach(), hits.float()])
+
+    def _logits(self, answer: object, images: int) -> Tensor:
+        """What a network gives in training, which was seen to be logits in evaluation alone."""
+        if isinstance(answer, Tensor) and answer.dim() == 2 and len(answer) == images:
+            return answer
+        found = list(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        raise InputError(
+            f"model {self.model}: expected logits [{images}, classes] in training, too, got {found}; "
+            "have it give these alone, whatever its mode"
+        )
 
 
 class AutogradSteps:
@@ -73,7 +84,7 @@ class AutogradSteps:
         if layout == torch.channels_last:
             _refuse_views(network, recipe.model)
         joined = workers.joined(network, some_unused=recipe.model not in OUR_MODELS)
-        step = AutogradStep(joined, optimizer, dtype, layout, recipe.label_smoothing, workers.count)
+        step = AutogradStep(joined, recipe.model, optimizer, dtype, layout, recipe.label_smoothing, workers.count)
         self._step: Step = step
         self._whole_step: Step = step
         if is_compiled(Hardware(device, workers.count), recipe.compile):
