@@ -22,6 +22,7 @@ from typing import IO
 import httpx
 from filelock import FileLock
 
+from tasks.core.config import PROJECT
 from tasks.core.errors import WorldError
 
 STARTUP_TIMEOUT_S = 120
@@ -51,6 +52,7 @@ class LocalServer:
             # A session of its own keeps Ctrl-C away from the server: the run still has its last state to report.
             process = subprocess.Popen(
                 [sys.executable, "-m", "flows.local_server", str(listener.fileno())],
+                cwd=PROJECT,  # the folder where a run is started may have another `flows` or `tasks`
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,

@@ -1,13 +1,18 @@
 """Networks that are not the project's, as a user would name them by `--model own_networks:…`."""
 
+import functools
+import random
 import sys
 import time
+import warnings
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
+import tasks.core.whitened
 from tasks.core.model import Net
 
 RATE = 0.1
@@ -38,15 +43,29 @@ def dropout_network(classes: int) -> nn.Module:
     )
 
 
-class AlwaysDropout(nn.Module):
-    """Drops features when the network is asked, too."""
+class AlwaysDrawing(nn.Module):
+    """Drops features when the network is asked, too, and draws by other libraries what it does to the rest."""
 
     def forward(self, features: Tensor) -> Tensor:
-        return dropout(features, 0.1)
+        return dropout(features, 0.1) * (random.uniform(0.9, 1.1) + np.random.normal(scale=0.1))
+
+
+class Drifting(nn.Module):
+    """Keeps what it has seen in training for itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()), persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        seen = self.get_buffer("seen")
+        if self.training:
+            seen += features.mean()
+        return features + seen / 1_000
 
 
 def drawing_network(classes: int) -> nn.Module:
-    return nn.Sequential(AlwaysDropout(), dropout_network(classes))
+    return nn.Sequential(AlwaysDrawing(), Drifting(), dropout_network(classes))
 
 
 class Slow(nn.Module):
@@ -83,6 +102,63 @@ def two_answers(classes: int) -> nn.Module:
             return super().forward(inputs), inputs
 
     return TwoAnswers(classes)
+
+
+class Counting(OneLayer):
+    """Needs to know how many images there are, and to have one at least."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs.contiguous().view(len(inputs), 3, -1))
+
+
+class WithOtherState(OneLayer):
+    """Stores something beside tensors."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"version": 1}
+
+    def set_extra_state(self, _: object) -> None:
+        pass
+
+
+def scripted(classes: int) -> nn.Module:
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # there are many of its kind yet
+        network: nn.Module = torch.jit.script(Net(classes))
+    return network
+
+
+class SlowToPrepare(OneLayer):
+    """Has to be shown images for an hour first."""
+
+    def prepare_on_training_images(self, _: Tensor) -> None:
+        print("is shown images", flush=True)
+        time.sleep(3_600)
+
+
+def slow_to_make(classes: int) -> nn.Module:
+    print("is made", flush=True)
+    time.sleep(3_600)
+    return OneLayer(classes)
+
+
+@functools.wraps(tasks.core.whitened.fast)
+def half_as_sure(classes: int) -> nn.Module:
+    network = tasks.core.whitened.fast(classes)
+    network.get_parameter("head.weight").data.div_(2)
+    return network
+
+
+class WithoutGradients(OneLayer):
+    @torch.no_grad()
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs)
+
+
+class Narrowed(OneLayer):
+    """Has a logit less than there are classes in training."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs)[:, : -1 if self.training else None]
 
 
 class WithAuxiliaryAnswer(OneLayer):

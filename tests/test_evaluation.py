@@ -287,3 +287,11 @@ def test_the_scores_are_said_in_one_line(tmp_path: Path) -> None:
     say_scores(scores, lines.append)
     loss, error = (scores.scores[name].value for name in ("log_loss", "expected_calibration_error"))
     assert lines == [f"Log loss: {loss:.3f}, expected calibration error: {100 * error:.1f} %"]
+
+
+def test_who_waits_for_an_evaluation_is_told_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated(tiny_dataset(test=600), tmp_path / "evaluated")
+    said: list[str] = []
+    monkeypatch.setattr("tasks.core.evaluation.SAID_EVERY_S", 0)
+    predict_into(tmp_path, tiny_dataset(test=600), tmp_path / "evaluated", TUTORIAL, CPU, INPUTS, said.append)
+    assert said == [f"evaluate: {done} of 600 images" for done in (250, 500, 600)]

@@ -219,10 +219,10 @@ def test_the_recipe_is_told_with_what_was_set_otherwise() -> None:
     settings = {"recipe": "tutorial", "epochs": 3, "batch_size": None, "learning_rate": None, "seed": 0, "store": "/x"}
 
     assert recipe_in_words(settings) == "tutorial, epochs 3, seed 0"
-    settings |= {"flip": "random", "nesterov": True, "validation": 0, "devices": 1}
+    settings |= {"flip": "random", "nesterov": True, "validation": 0, "devices": 1, "deterministic": False}
     assert recipe_in_words(settings) == "tutorial, epochs 3, nesterov True, flip random, seed 0"
-    settings |= {"validation": 5_000, "devices": 2}
-    assert recipe_in_words(settings).endswith("flip random, validation 5000, devices 2, seed 0")
+    settings |= {"validation": 5_000, "devices": 2, "deterministic": True}
+    assert recipe_in_words(settings).endswith("flip random, validation 5000, devices 2, deterministic True, seed 0")
 
 
 # Standings

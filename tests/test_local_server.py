@@ -5,8 +5,11 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
 from conftest import wait_for
 from pipeline import Pipeline
+
+from flows.local_server import LocalServer
 
 LONG = ("--epochs", 500)
 
@@ -61,6 +64,19 @@ def test_a_first_run_on_an_empty_prefect_home_is_quiet(pipeline: Pipeline, archi
     assert "Traceback" not in printed
     assert "locked" not in printed
     assert "ERROR" not in printed
+
+
+def test_the_folder_where_a_run_is_started_may_have_modules_of_the_same_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("flows", "tasks"):
+        (tmp_path / f"{name}.py").write_text("raise AssertionError\n")
+    monkeypatch.chdir(tmp_path)
+    server = LocalServer.start()
+    try:
+        server.wait_until_ready()
+    finally:
+        server.end()
 
 
 def test_a_server_that_is_configured_is_used(pipeline: Pipeline, archive: Path, prefect_url: str) -> None:

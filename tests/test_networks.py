@@ -110,6 +110,30 @@ def test_what_a_module_imports_from_beside_it_counts_however_and_wherever_it_doe
     assert code_of(f"{module}:network") != found
 
 
+def test_what_it_imports_from_another_folder_counts_too_if_nobody_installed_it(
+    own_package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = own_package.parent / "elsewhere"
+    elsewhere.mkdir()
+    library = f"library_of_{own_package.name}"
+    (elsewhere / f"{library}.py").write_text("width = 5\n")
+    monkeypatch.syspath_prepend(str(elsewhere))
+    (own_package / "parts.py").write_text(f"import json, numpy\nfrom {library} import width\n")
+    found = code_of(f"{own_package.name}.nets:network")
+    assert {name for name in found if not name.startswith(own_package.name)} == {
+        f"{library}.py",
+        "package numpy",
+        "package torch",
+    }
+
+    (elsewhere / f"{library}.py").write_text("width = 6\n")
+    assert code_of(f"{own_package.name}.nets:network")[f"{library}.py"] != found[f"{library}.py"]
+
+
+def test_a_factory_that_takes_on_another_ones_name_counts_by_its_own_code() -> None:
+    assert {"own_networks.py", "tasks/core/whitened.py: fast"} <= set(code_of("own_networks:half_as_sure"))
+
+
 def test_of_the_projects_modules_that_it_imports_every_symbol_counts(own_package: Path) -> None:
     (own_package / "parts.py").write_text("from tasks.core.whitened import WhitenedNet\nwidth = 5\n")
     found = code_of(f"{own_package.name}.nets:network")
@@ -145,9 +169,10 @@ def test_each_layer_is_in_the_mode_it_was_in_after_the_network_was_asked() -> No
     ("model", "expected"),
     [
         ("no_such_package:network", "No module named 'no_such_package'"),
-        ("own_networks:no_such", "has no attribute 'no_such'"),
+        ("own_networks:no_such", "expected package.module:factory, got a module that has no 'no_such'"),
         ("own_networks:no_network", "expected it to make a torch.nn.Module, got str"),
         ("own_networks:wrong_head", "expected logits [2, 10] for 2 images, got [2, 7]"),
+        ("own_networks:WithOtherState", "expected a state_dict of tensors alone, got something else as _extra_state"),
         ("own_networks:two_answers", "expected logits [2, 10] for 2 images, got tuple"),
         ("own_networks:other_images", "expected it to take images [N, 3, 32, 32], got RuntimeError: "),
         ("own_networks:never_made", "expected a factory that takes the number of classes, got KeyError: 'width'"),

@@ -44,7 +44,8 @@ LATE = """
 import sys
 from pathlib import Path
 from tasks.core.training.watch import watching
-with watching(lambda line: print(line, flush=True), Path(sys.argv[1]), None):
+with watching(lambda line: print(line, flush=True), Path(sys.argv[1]), None) as watch:
+    watch.begin()
     print("saving weights", flush=True)
     sys.stdin.readline()
 print("done")
@@ -202,6 +203,21 @@ def test_a_signal_is_held_back_until_it_suits() -> None:
             interruption.act()
     with pytest.raises(KeyboardInterrupt):  # the handlers are back in their places
         signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("network", "said"), [("slow_to_make", "is made"), ("SlowToPrepare", "is shown images")])
+def test_before_the_first_step_a_signal_takes_effect_at_once(
+    by: signal.Signals, network: str, said: str, dataset: Path, tmp_path: Path
+) -> None:
+    with started(
+        TRAINING, tmp_path / "weights", dataset, tmp_path / "unfinished", f"own_networks:{network}"
+    ) as process:
+        assert next_line(process) == said
+        process.send_signal(by)
+        output, complaint = process.communicate()
+    assert process.returncode in ((1, -by) if by == signal.SIGINT else (-by,)), complaint
+    assert output == ""
 
 
 @pytest.mark.usefixtures("interrupting")

@@ -1,9 +1,10 @@
-"""Training in two processes: the losses of one, whoever is killed or interrupted; and what a worker tells and obeys."""
+"""Training in three processes: the losses of one, whoever is killed or interrupted; what a worker tells and obeys."""
 
 import os
 import pickle
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,11 +26,13 @@ from tasks.core.recipes import RECIPES
 from tasks.core.tables import read_table
 from tasks.core.training.launch import train_into
 from tasks.core.training.lifeline import Begun, Ended, Lifeline, Line
+from tasks.core.training.together import Part
 from tasks.core.training.trainer import Training
 from tasks.core.training.watch import Progress, Watch
 
 CPU = torch.device("cpu")
-IMAGES = 1_201  # 100 of them are held out, and 1 is left over in the last batch, which one of the two goes without
+WORKERS = 3  # of two, in whatever order they add up gradients, the sums are the same
+IMAGES = 1_201  # 100 of them are held out, and 1 is left over in the last batch, which all workers but one go without
 
 TRAINING = """
 import sys
@@ -38,7 +41,7 @@ from tasks.core.errors import WorldError
 from tasks.core.training import together
 from tasks.core.training.launch import train_into
 from tasks.core.training.watch import watching
-from test_together import training
+from test_together import WORKERS, training
 
 folder, dataset, unfinished = map(Path, sys.argv[1:4])
 folder.mkdir(exist_ok=True)
@@ -47,7 +50,7 @@ together.PATIENCE_S = {"cpu": 0.1 if model else 60}
 say = lambda words: print(words, flush=True)
 with watching(say, unfinished, say) as watch:
     try:
-        train_into(folder, dataset, training(2, *model), watch)
+        train_into(folder, dataset, training(WORKERS, *model), watch)
     except WorldError as error:
         print(error)
         raise SystemExit(error.exit_code)
@@ -75,7 +78,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two workers make of it whom nobody disturbs."""
+    """What workers make of it whom nobody disturbs."""
     folder = tmp_path_factory.mktemp("undisturbed")
     with started(TRAINING, folder, dataset, folder / "unfinished") as process:
         output, complaint = process.communicate()
@@ -97,13 +100,13 @@ def is_running(pid: int) -> bool:
     return True
 
 
-def test_two_workers_have_the_losses_of_one_process(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_workers_have_the_losses_of_one_process(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
     train_into(tmp_path, dataset, training(workers=1), Watch(lambda _: None))
 
-    one, two = (read_table(folder / "training.parquet") for folder in (tmp_path, undisturbed))
+    one, three = (read_table(folder / "training.parquet") for folder in (tmp_path, undisturbed))
     assert one["running_loss"].max() - one["running_loss"].min() > 0.1  # else equal losses would say little
     for name in ("step", "running_loss", "validation_loss"):
-        assert two[name].tolist() == pytest.approx(one[name].tolist(), abs=1e-5), name
+        assert three[name].tolist() == pytest.approx(one[name].tolist(), abs=1e-5), name
 
 
 def test_however_training_is_ended_the_next_one_goes_on_and_the_last_has_the_same_bytes(
@@ -122,7 +125,7 @@ def test_however_training_is_ended_the_next_one_goes_on_and_the_last_has_the_sam
         output, complaint = process.communicate()
         assert (process.returncode, complaint) == (1, "")
     assert output.splitlines()[-1] == (
-        "training: worker 2 of 2 was killed by SIGKILL; run the same command again to go on from the last checkpoint"
+        "training: worker 2 of 3 was killed by SIGKILL; run the same command again to go on from the last checkpoint"
     )
     assert not any(map(is_running, workers))
 
@@ -134,7 +137,7 @@ def test_however_training_is_ended_the_next_one_goes_on_and_the_last_has_the_sam
             output, complaint = process.communicate()
             assert process.returncode in ((1, -by) if by == signal.SIGINT else (-by,)), complaint
         assert output.splitlines()[-1].startswith("training stops at epoch")
-        assert len(workers) == 2
+        assert len(workers) == WORKERS
         assert not any(map(is_running, workers))
 
     with started(TRAINING, *arguments) as process:
@@ -182,8 +185,20 @@ def test_weights_that_no_step_uses_are_left_alone(
 def test_a_network_that_uses_all_of_its_weights_says_nothing_of_them(
     dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    train_into(tmp_path, dataset, training(2, "own_networks:OneLayer", epochs=1), Watch(lambda _: None))
+    """It need not take no images at all either, where a last batch has one and the workers are two."""
+    own = training(2, "own_networks:Counting", epochs=1)
+    few = replace(own, recipe=own.recipe.model_copy(update={"batch_size": 100}))
+    train_into(tmp_path, dataset, few, Watch(lambda _: None))
     assert capfd.readouterr() == ("", "")
+
+
+def test_workers_are_told_their_part_wherever_temporary_files_are(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ("far away" * 12)).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("far away" * 12)))
+    with pytest.raises(InputError, match="own_networks:Failing: expected it to be trained"):
+        train_into(tmp_path, dataset, training(2, "own_networks:Failing"), Watch(lambda _: None))
 
 
 def test_workers_that_are_told_to_stop_in_the_middle_of_a_long_step_are_not_waited_for(
@@ -202,23 +217,24 @@ def test_workers_that_are_told_to_stop_in_the_middle_of_a_long_step_are_not_wait
 
 def test_a_worker_that_dies_before_it_is_heard_of_ends_training(dataset: Path, tmp_path: Path) -> None:
     with started(TRAINING, tmp_path, dataset, tmp_path / "unfinished") as process:
-        wait_until(lambda: len(workers_of(process)) == 2)
+        wait_until(lambda: len(workers_of(process)) == WORKERS)
         os.kill(workers_of(process)[1], signal.SIGKILL)
         output, complaint = process.communicate()
     assert (process.returncode, complaint) == (1, "")
-    assert output.startswith("training: worker 2 of 2 was killed by SIGKILL")
+    assert output.startswith("training: worker 2 of 3 was killed by SIGKILL")
 
 
 # One worker, started by the test
+
+WORKER = "import sys; from tasks.core.training.lifeline import work; work(sys.argv[1])"
 
 
 @contextmanager
 def working(part: Callable[[Lifeline], None], folder: Path) -> Iterator[tuple[Process, Line]]:
     """The first of two workers, sent to do a part, and the line to it."""
-    code = "import sys; from tasks.core.training.lifeline import work; work(sys.argv[1])"
     with (
         Listener(str(folder / "workers"), "AF_UNIX") as listener,
-        started(code, folder / "workers", RANK=0, WORLD_SIZE=2) as process,
+        started(WORKER, folder / "workers", RANK=0, WORLD_SIZE=2) as process,
         listener.accept() as line,
     ):
         line.send_bytes(pickle.dumps(part))
@@ -232,6 +248,24 @@ def test_a_worker_that_ended_well_stays_until_it_is_let_go(tmp_path: Path) -> No
             process.wait(0.3)
         line.close()
         assert process.wait() == 0
+
+
+def test_a_worker_that_is_let_go_before_it_is_told_its_part_leaves_without_a_word(tmp_path: Path) -> None:
+    address = tmp_path / "workers"
+    with Listener(str(address), "AF_UNIX") as listener, started(WORKER, address, RANK=0) as process:
+        listener.accept().close()
+        assert (*process.communicate(), process.returncode) == ("", "", 1)
+    with started(WORKER, address, RANK=0) as late:
+        assert (*late.communicate(), late.returncode) == ("", "", 1)
+
+
+def test_a_worker_that_finds_other_code_than_the_run_began_with_does_not_train(dataset: Path, tmp_path: Path) -> None:
+    other = {"tasks/core/model.py: Net": "0123456789ab"}
+    part = Part(tmp_path, dataset, training(2), other, unfinished=None, shows=False, threads=1)
+    with working(part, tmp_path) as (_, line):
+        error = line.recv().error
+    assert (type(error), str(error).endswith(" was changed since the run began; run again")) == (WorldError, True)
+    assert not (tmp_path / "cifar_net.pth").exists()
 
 
 def test_an_expected_error_keeps_its_class_and_its_words(tmp_path: Path) -> None:

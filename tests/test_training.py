@@ -150,6 +150,23 @@ def test_what_goes_wrong_in_ones_own_network_when_it_is_trained_is_one_line_that
     assert re.fullmatch(said, str(caught.value))
 
 
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ("WithoutGradients", "RuntimeError: element 0 of tensors does not require grad"),
+        ("Narrowed", "IndexError: Target 2 is out of bounds."),
+    ],
+)
+def test_what_goes_wrong_by_it_elsewhere_in_a_step_is_one_line_too(tmp_path: Path, network: str, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        trained(tiny_dataset(), tmp_path / "weights", recipe(model=f"own_networks:{network}"))
+    assert str(caught.value).startswith(f"model own_networks:{network}: expected it to be trained, got {said}")
+
+
+def test_a_scripted_network_is_trained_like_any_other(tmp_path: Path) -> None:
+    assert trained(tiny_dataset(), tmp_path / "weights", recipe(model="own_networks:scripted"))
+
+
 def test_a_network_that_gives_something_else_in_training_is_one_line_too(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         trained(tiny_dataset(), tmp_path / "weights", recipe(model="own_networks:WithAuxiliaryAnswer"))

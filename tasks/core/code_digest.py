@@ -7,9 +7,8 @@ no bytes, are not followed.
 
 import ast
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Set
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = "tasks.core"
@@ -25,9 +24,9 @@ def code_digests(function: Callable[..., object]) -> dict[str, str]:
     return _digests([(function.__module__, function.__qualname__)])
 
 
-def module_digests(names: Iterable[str]) -> dict[str, str]:
+def module_digests(names: Set[str]) -> dict[str, str]:
     """The same for all that those of the core's modules define which are among `names`."""
-    modules = map(_module, sorted(_module_names().intersection(names)))
+    modules = map(_module, sorted(SOURCES.keys() & names))
     return _digests([(module.name, name) for module in modules for name in module.definitions])
 
 
@@ -141,9 +140,9 @@ class _Module:
         home = origin.rpartition(".")[0]
         if not attribute and name in self.definitions:
             yield self.name, name
-        elif origin in _module_names() - NOT_FOLLOWED and attribute:
+        elif origin in SOURCES.keys() - NOT_FOLLOWED and attribute:
             yield from ((origin, each) for each in (_module(origin).definitions if attribute == "*" else [attribute]))
-        elif not attribute and home in _module_names() - NOT_FOLLOWED:
+        elif not attribute and home in SOURCES.keys() - NOT_FOLLOWED:
             yield home, origin.rpartition(".")[2]
 
 
@@ -167,17 +166,20 @@ def _defined_names(statement: ast.stmt) -> set[str]:
     return {MODULE_BODY} | bound | {part.name for part in parts if isinstance(part, ast.FunctionDef | ast.ClassDef)}
 
 
-@cache
-def _module_names() -> frozenset[str]:
-    """Every module whose code may change an artifact's bytes; the store never does."""
+def _sources() -> dict[str, str]:
+    """The source of every module whose code may change an artifact's bytes, by its name; the store never does."""
     core = Path(__file__).parent
-    parts = [path.relative_to(core).with_suffix("").parts for path in core.rglob("*.py")]
-    return frozenset(".".join((PACKAGE, *part)) for part in parts if part[0] != "store" and part[-1] != "__init__")
+    parts = {path: path.relative_to(core).with_suffix("").parts for path in core.rglob("*.py")}
+    return {
+        ".".join((PACKAGE, *part)): path.read_text(encoding="utf-8")
+        for path, part in parts.items()
+        if part[0] != "store" and part[-1] != "__init__"
+    }
+
+
+SOURCES = _sources()  # read when the modules are imported, whatever becomes of the files while a run goes on
 
 
 @cache
 def _module(name: str) -> _Module:
-    spec = find_spec(name)
-    assert spec is not None
-    assert spec.origin is not None
-    return _Module(name, Path(spec.origin).read_text(encoding="utf-8"))
+    return _Module(name, SOURCES[name])

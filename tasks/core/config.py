@@ -90,7 +90,7 @@ def _location(store: str) -> str:
     if is_bucket(store) and parts.netloc and not set("@?#:*[]") & set(store.removeprefix("s3://")):
         return "s3://" + "/".join(part for part in store.removeprefix("s3://").split("/") if part)
     if not store or "://" in store:
-        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if store else ""
         raise ValueError(f"expected a folder or s3://bucket/prefix without credentials, got {shown!r}")
     return _path(store)
 

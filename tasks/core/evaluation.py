@@ -1,5 +1,6 @@
 """Evaluating stored weights on the test images, some at a time: memory does not grow with their number."""
 
+import time
 from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
@@ -19,7 +20,7 @@ from tasks.core.dataset import Dataset, copied, expand
 from tasks.core.device import float32_as
 from tasks.core.errors import InputError
 from tasks.core.metrics import SCORES, Scores, Tally
-from tasks.core.networks import seeded
+from tasks.core.randomness import seeded
 from tasks.core.recipes import Recipe, TestAugmentation
 from tasks.core.store.artifact import Log
 from tasks.core.tables import (
@@ -35,6 +36,7 @@ from tasks.core.tables import (
 )
 from tasks.core.weights import load_lineage, load_network
 
+SAID_EVERY_S = 10.0
 BATCH_SIZE = 250  # whose activations stay in a processor's cache: twice as fast as 1,000
 
 
@@ -45,18 +47,20 @@ def predict_into(
     recipe: Recipe,
     device: torch.device,
     inputs: Mapping[str, JsonValue],
+    log: Log = lambda _: None,
 ) -> None:
     """Leave `predictions.parquet` in `folder`: the stored network's answer for every test image."""
     facts = {"artifact": "predictions", "inputs": dict(inputs), **load_lineage(weights).facts()}
     network = load_network(weights, recipe.model, device)
-    parts = _predicted(network, dataset, device, recipe.test_augmentation)
+    parts = _predicted(network, dataset, device, recipe.test_augmentation, log)
     write_parts(folder / "predictions.parquet", predictions_columns(dataset.classes), parts, facts)
 
 
 def _predicted(
-    network: nn.Module, dataset: Dataset, device: torch.device, augmentation: TestAugmentation
+    network: nn.Module, dataset: Dataset, device: torch.device, augmentation: TestAugmentation, log: Log
 ) -> Iterator[pa.Table]:
-    """The predictions for the test images in their order, a row group at a time."""
+    """The predictions for the test images in their order, a row group at a time; it is said how far it is."""
+    said_at = time.monotonic()
     for first in range(0, len(dataset.test_labels), ROW_GROUP):
         labels = dataset.test_labels[first : first + ROW_GROUP]
         probabilities = np.empty((len(labels), len(dataset.classes)), np.float32)
@@ -65,6 +69,9 @@ def _predicted(
             probabilities[start : start + BATCH_SIZE] = class_probabilities(
                 network, torch.from_numpy(images).to(device), dataset.normalization, augmentation
             )
+            if time.monotonic() - said_at > SAID_EVERY_S:
+                log(f"evaluate: {first + start + len(images):,} of {len(dataset.test_labels):,} images")
+                said_at = time.monotonic()
         yield predictions_table(labels, probabilities, dataset.classes, first)
 
 

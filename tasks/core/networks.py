@@ -15,6 +15,7 @@ from tasks.core.code_digest import PACKAGE, code_digests
 from tasks.core.errors import InputError
 from tasks.core.model_errors import model_errors
 from tasks.core.own_code import own_code_digests
+from tasks.core.randomness import seeded
 
 Factory = Callable[[int], nn.Module]
 
@@ -44,15 +45,10 @@ def empty_network(model: str, classes: int) -> nn.Module:
     found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if found != [2, classes]:
         raise InputError(f"model {model}: expected logits {[2, classes]} for 2 images, got {found}")
+    others = [name for name, value in network.state_dict().items() if not isinstance(value, Tensor)]
+    if others:
+        raise InputError(f"model {model}: expected a state_dict of tensors alone, got something else as {others[0]}")
     return network
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Have what is drawn in this block follow from the seed; the state of the CPU and a GPU stays as it was."""
-    with torch.random.fork_rng(devices=[device] if device and device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 @contextmanager
@@ -76,7 +72,10 @@ def factory_of(model: str) -> Factory:
     if here not in sys.path:
         sys.path.append(here)
     with model_errors(model, "package.module:factory"):
-        factory: Factory = getattr(import_module(module), name)
+        found = import_module(module)
+    factory: Factory | None = getattr(found, name, None)
+    if factory is None:
+        raise InputError(f"model {model}: expected package.module:factory, got a module that has no {name!r}")
     return factory
 
 
@@ -87,10 +86,11 @@ def model_code(model: str) -> dict[str, str]:
     One's own is what holds the name, and what holds the factory if that comes from elsewhere.
     """
     factory = factory_of(model)
-    home = getattr(factory, "__module__", None) or type(factory).__module__
-    if home.startswith(f"{PACKAGE}."):
+    homes = {model.partition(":")[0], getattr(factory, "__module__", None) or type(factory).__module__}
+    own = {home for home in homes if not home.startswith(f"{PACKAGE}.")}
+    if not own:
         return code_digests(factory)
-    found = own_code_digests([model.partition(":")[0], home])
+    found = own_code_digests(own)
     if not found:
         raise InputError(f"model {model}: expected its code in a file, by which a change of it is known, got none")
     return found

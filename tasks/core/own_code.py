@@ -2,11 +2,11 @@
 
 import ast
 import hashlib
-import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import packages_distributions, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from tasks.core.code_digest import PACKAGE, module_digests, tree_digest
@@ -15,8 +15,8 @@ INSTALLED = ("site-packages", "dist-packages", Path(sysconfig.get_path("stdlib")
 
 
 def own_code_digests(modules: Iterable[str]) -> dict[str, str]:
-    """`{"mine/network.py": "3fa9…"}` for every file of the imported modules' packages and of what they import from
-    beside them, and `{"tasks/core/model.py: Net": "3fa9…"}` for all of the core's modules that they import.
+    """`{"mine/network.py": "3fa9…"}` for every Python file of the imported modules' packages and of what these import,
+    and `{"tasks/core/model.py: Net": "3fa9…"}` for all of the core's modules that they import.
 
     What is installed counts by its version instead: `{"package timm": "1.0.3"}`.
     """
@@ -33,19 +33,29 @@ def own_code_digests(modules: Iterable[str]) -> dict[str, str]:
         for file in files:
             digests[file.relative_to(folder).as_posix()], imported = _read(file)
             of_core |= {module for module in imported if f"{module}.".startswith(f"{PACKAGE}.")}
-            waiting |= {(folder, module.partition(".")[0]) for module in imported - of_core} - seen
+            names = {module.partition(".")[0] for module in imported - of_core}
+            waiting |= {_found(folder, name) for name in names} - seen
     return dict(sorted(digests.items())) | module_digests(of_core)
 
 
+def _found(folder: Path, name: str) -> tuple[Path, str]:
+    """Where an imported top-level module or package lies: beside what imports it, or where Python finds it."""
+    beside = (folder, name)
+    return beside if _files(*beside) or name in _packages() else _place(name) or beside
+
+
 def _place(name: str) -> tuple[Path, str] | None:
-    """The folder where an imported top-level module or package lies, and its name there; None if it is in no file."""
-    module = sys.modules.get(name)
-    if file := getattr(module, "__file__", None):
-        path = Path(file)
-        path = path.parent if path.stem == "__init__" else path
-        return path.parent, path.stem
-    folders = list(getattr(module, "__path__", []))  # of a package without __init__.py
-    return (Path(folders[0]).parent, name) if folders else None
+    """The folder where a top-level module or package lies, and its name there; None if it is in no file."""
+    try:
+        spec = find_spec(name)
+    except ValueError:  # of what a program made by itself
+        return None
+    if spec is None:
+        return None
+    folders = list(spec.submodule_search_locations or [])
+    if folders:
+        return Path(folders[0]).parent, name
+    return (Path(spec.origin).parent, name) if spec.origin and spec.has_location else None
 
 
 def _files(folder: Path, name: str) -> list[Path]:

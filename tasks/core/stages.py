@@ -26,7 +26,7 @@ from tasks.core.facts import report_facts
 from tasks.core.gate import Verdict
 from tasks.core.lease import device_names, leased
 from tasks.core.metrics import read_scores
-from tasks.core.networks import factory_of, model_code
+from tasks.core.networks import model_code
 from tasks.core.pages import rendering
 from tasks.core.recipes import Recipe
 from tasks.core.source import ARCHIVE
@@ -42,7 +42,7 @@ def training_of(settings: Settings) -> Training:
     """What settings ask to be trained, by a network and on hardware that are here; else InputError."""
     hardware = choose_hardware(settings.device, settings.devices, settings.deterministic)
     recipe = settings.resolved_recipe()
-    factory_of(recipe.model)
+    model_code(recipe.model)  # as it is now, which is what is imported
     return Training(recipe, settings.seed, hardware, settings.validation)
 
 
@@ -105,8 +105,8 @@ def predictions_stage(
 ) -> Stage:
     """Predictions follow from the weights, the network they are for, and the images."""
 
-    def build(folder: Path, _: Log) -> None:
-        predict_into(folder, load_dataset(store.open(dataset)), store.open(weights), recipe, device, key.inputs)
+    def build(folder: Path, log: Log) -> None:
+        predict_into(folder, load_dataset(store.open(dataset)), store.open(weights), recipe, device, key.inputs, log)
 
     key = _key(
         "predictions",

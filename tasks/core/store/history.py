@@ -15,8 +15,8 @@ from tasks.core.store.runs import RunRecord, Status, as_it_is, read_record, read
 from tasks.core.store.versions import Store
 
 Standing = Literal["current", "promoted", "rolled back", "refused"]
-SETTINGS = (*(name for name in Recipe.model_fields if name != "name"), "validation", "devices", "seed")
-UNSAID = {("validation", 0), ("devices", 1)}
+SETTINGS = (*(name for name in Recipe.model_fields if name != "name"), "validation", "devices", "deterministic", "seed")
+UNSAID = {("validation", 0), ("devices", 1), ("deterministic", False)}
 MOST_NAMED = 3
 
 

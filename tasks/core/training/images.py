@@ -67,10 +67,12 @@ def stratified(labels: NDArray[np.uint8], count: int) -> NDArray[np.bool_]:
         )
     # Running sums are rounded, not the shares themselves, so that they add up to `count`.
     ends = np.floor(np.cumsum(sizes) * count / len(labels) + 0.5).astype(int)
-    rng = np.random.default_rng(SPLIT_SEED)
+    # The stream of a bit generator stays the same in every version of NumPy, that of a permutation need not.
+    lots = np.random.PCG64(SPLIT_SEED).random_raw(len(labels))
     chosen = np.zeros(len(labels), bool)
     for label, wanted in zip(classes, np.diff(ends, prepend=0), strict=True):
-        chosen[rng.permutation(np.flatnonzero(labels == label))[:wanted]] = True
+        of_class = np.flatnonzero(labels == label)
+        chosen[of_class[lots[of_class].argsort(kind="stable")][:wanted]] = True
     return chosen
 
 

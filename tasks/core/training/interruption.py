@@ -13,6 +13,7 @@ from typing import Any
 class Interruption:
     """A signal to stop that came meanwhile, if one did."""
 
+    can_wait: bool = True  # or there is nothing that would be lost
     signal_number: int | None = None
     handlers: dict[int, Any] = field(default_factory=dict)
 
@@ -21,10 +22,11 @@ class Interruption:
         return self.signal_number is not None
 
     def note(self, number: int, _: FrameType | None) -> None:
-        """Remember the first signal; a second one takes effect as if nobody had waited."""
-        if self.signal_number is not None:
-            self.act()
+        """Remember the first signal, if it can wait; a second one takes effect as if nobody had waited."""
+        at_once = not self.can_wait or self.signal_number is not None
         self.signal_number = number
+        if at_once:
+            self.act()
 
     def act(self) -> None:
         """Let the signal that came take its usual effect."""

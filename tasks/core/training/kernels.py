@@ -4,7 +4,7 @@ import ctypes
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from tasks.core.model_errors import model_errors
 from tasks.core.recipes import OUR_MODELS, Recipe
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's malloc.h
+STEPS = "tasks.core.training.steps"
 OUT_OF_MEMORY = ("can't allocate memory", "MPS backend out of memory")  # which torch tells in no other way
 
 
@@ -23,7 +24,7 @@ def computing(recipe: Recipe, hardware: Hardware) -> Iterator[None]:
     """All that follows, for this block; torch is then as it was."""
     own = recipe.model not in OUR_MODELS
     with (
-        model_errors(recipe.model, "it to be trained", only_its_own=True) if own else nullcontext(),
+        own_errors(recipe.model, alone=hardware.count == 1) if own else nullcontext(),
         memory_errors(hardware, recipe.batch_size),
         determinism_errors(),
         normalization_errors(recipe.batch_size),
@@ -32,6 +33,14 @@ def computing(recipe: Recipe, hardware: Hardware) -> Iterator[None]:
         freed_memory_kept(),
     ):
         yield
+
+
+def own_errors(model: str, *, alone: bool) -> AbstractContextManager[None]:
+    """Turn what goes wrong in training a network of one's own into one line: in its code, or in a step.
+
+    A step of several processes may go wrong by another one's end, too.
+    """
+    return model_errors(model, "it to be trained", only_within=STEPS if alone else model.partition(":")[0])
 
 
 @contextmanager

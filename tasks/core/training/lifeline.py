@@ -85,8 +85,11 @@ class Lifeline:
 
 def work(address: str) -> None:
     """Be a worker: do the pickled part that is sent, and tell how it ended."""
-    line = Lifeline(Client(address), rank=int(os.environ["RANK"]))
-    part = line.connection.recv_bytes()
+    try:
+        line = Lifeline(Client(address), rank=int(os.environ["RANK"]))
+        part = line.connection.recv_bytes()
+    except (EOFError, OSError):  # it was let go before it began
+        os._exit(1)
     threading.Thread(target=line.listen, daemon=True).start()
     ended = _ended(lambda: pickle.loads(part)(line), line)  # noqa: S301 - from the process that started this one
     sys.stdout.flush()

@@ -65,7 +65,7 @@ def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
         return 1.0
     if recipe.schedule == "linear":
         return 1 - step / steps
-    done = (step + 1) / steps
+    done = (step + 1) / (steps + 1)  # so that the last step changes something, too
     return done / WARM_UP if done < WARM_UP else (1 - done) / (1 - WARM_UP)
 
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from tasks.core.dataset import Dataset
-from tasks.core.networks import new_network, seeded
+from tasks.core.networks import new_network
+from tasks.core.randomness import seeded
 from tasks.core.tables import training_table, write_table
 from tasks.core.training.images import training_images
 from tasks.core.training.kernels import computing

@@ -11,8 +11,9 @@ from torch.nn.functional import cross_entropy
 from tasks.core.device import TINY_BATCH, Hardware, is_compiled, layout_for, precision_for
 from tasks.core.errors import InputError
 from tasks.core.model import Net
-from tasks.core.networks import in_evaluation, seeded
-from tasks.core.recipes import OUR_MODELS, RECIPES, Recipe
+from tasks.core.networks import in_evaluation
+from tasks.core.randomness import seeded
+from tasks.core.recipes import RECIPES, Recipe
 from tasks.core.training.recorded import RecordedStep, Step, is_recordable
 from tasks.core.training.workers import Workers
 from tasks.core.training.written_out import WrittenOut
@@ -37,7 +38,7 @@ class AutogradStep:
     dtype: torch.dtype
     layout: torch.memory_format
     label_smoothing: float
-    workers: int
+    workers: Workers
 
     def __call__(self, batch: Tensor, labels: Tensor, images: int) -> Tensor:
         """The share's part of the mean loss over all `images` of the batch, and of its hits."""
@@ -45,12 +46,13 @@ class AutogradStep:
         with torch.autocast(batch.device.type, self.dtype, enabled=self.dtype != torch.float32):
             answer = self.network(batch.contiguous(memory_format=self.layout))
         logits = self._logits(answer, len(batch)).float()
-        part = cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="sum") / images
-        (part * self.workers).backward()  # gradients are averaged over the processes
+        weight = float(self.workers.counts(images))
+        part = weight * cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="sum") / images
+        (part * self.workers.count).backward()  # gradients are averaged over the processes
         self.optimizer.step()
         with torch.no_grad():
-            hits = (logits.argmax(dim=1) == labels).sum()
-            return torch.stack([part.detach(), hits.float()])
+            hits = weight * (logits.argmax(dim=1) == labels).sum()
+            return torch.stack([part.detach(), hits])
 
     def _logits(self, answer: object, images: int) -> Tensor:
         """What a network gives in training, which was seen to be logits in evaluation alone."""
@@ -83,8 +85,8 @@ class AutogradSteps:
         network.to(memory_format=layout)
         if layout == torch.channels_last:
             _refuse_views(network, recipe.model)
-        joined = workers.joined(network, some_unused=recipe.model not in OUR_MODELS)
-        step = AutogradStep(joined, recipe.model, optimizer, dtype, layout, recipe.label_smoothing, workers.count)
+        joined = workers.joined(network)
+        step = AutogradStep(joined, recipe.model, optimizer, dtype, layout, recipe.label_smoothing, workers)
         self._step: Step = step
         self._whole_step: Step = step
         if is_compiled(Hardware(device, workers.count), recipe.compile):

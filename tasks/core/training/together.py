@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
@@ -24,8 +24,10 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from tasks.core.code_digest import code_digests
 from tasks.core.dataset import load_dataset
 from tasks.core.errors import WorldError
+from tasks.core.networks import model_code
 from tasks.core.training.checkpoint import Checkpoint
 from tasks.core.training.lifeline import Begun, Ended, Lifeline, Line, in_words
 from tasks.core.training.part import train_part
@@ -44,6 +46,7 @@ work(address)
 POLL_S = 0.1
 # How long workers that were told to stop are waited for: those on a CPU hear of it between layers, then save.
 PATIENCE_S = {"cpu": 1.2, "cuda": 10.0}
+LONGEST_ADDRESS = 100  # of a socket in the file system, in bytes
 GO_ON = "run the same command again to go on from the last checkpoint"
 
 
@@ -53,9 +56,14 @@ def train_together(folder: Path, dataset: Path, training: Training, watch: Watch
     A signal that `watch` holds back is passed on, and takes its usual effect when all have stopped. A worker that dies
     ends the others, and is a WorldError.
     """
+    watch.begin()
     shows, unfinished = watch.show is not None, watch.checkpoint.folder if watch.checkpoint else None
-    part = Part(folder, dataset, training, unfinished, shows, torch.get_num_threads())
-    with tempfile.TemporaryDirectory(prefix="cifar-flow-") as private, socket.socket(socket.AF_UNIX) as server:
+    part = Part(folder, dataset, training, _code(training), unfinished, shows, torch.get_num_threads())
+    place = "/tmp" if len(tempfile.gettempdir()) > LONGEST_ADDRESS // 2 else None
+    with (
+        tempfile.TemporaryDirectory(prefix="cifar-flow-", dir=place) as private,
+        socket.socket(socket.AF_UNIX) as server,
+    ):
         address = f"{private}/workers"  # in a folder that is closed to other users
         server.bind(address)
         server.listen(training.hardware.count)
@@ -79,11 +87,14 @@ class Part:
     folder: Path
     dataset: Path
     training: Training
+    code: Mapping[str, str]
     unfinished: Path | None
     shows: bool
     threads: int
 
     def __call__(self, line: Lifeline) -> None:
+        if changed := sorted(dict(_code(self.training).items() ^ self.code.items())):
+            raise WorldError(f"training: code {changed[0]} was changed since the run began; run again")
         hardware, leads = self.training.hardware, line.rank == 0
         torch.set_num_threads(max(1, self.threads // hardware.count))
         device = _join(hardware.device, line.rank)
@@ -96,6 +107,11 @@ class Part:
         )
         training = replace(self.training, hardware=replace(hardware, device=device))
         train_part(self.folder, load_dataset(self.dataset), training, watch, Workers(line.rank, hardware.count))
+
+
+def _code(training: Training) -> dict[str, str]:
+    """The code that trains, which each process reads by itself."""
+    return code_digests(train_part) | model_code(training.recipe.model)
 
 
 def _join(first: torch.device, rank: int) -> torch.device:

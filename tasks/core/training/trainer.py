@@ -1,7 +1,7 @@
 """The training loop: the tutorial's, for any recipe, from memory, resumable to the bit.
 
-All that is drawn follows from the seed and the epoch, so where training stands is told by weights, optimizer, torch's
-own random state, a place in an epoch, and the results of the steps since the last point of the curve.
+All that is drawn follows from the seed and the epoch, so where training stands is told by weights, optimizer, the
+state of what a network draws from, a place in an epoch, and the results of the steps since the last point of the curve.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,6 +18,7 @@ from tasks.core.dataset import expand
 from tasks.core.device import Hardware
 from tasks.core.errors import InputError
 from tasks.core.networks import NeedsPreparation
+from tasks.core.randomness import random_state, set_random_state
 from tasks.core.recipes import Recipe
 from tasks.core.tables import TrainingPoint
 from tasks.core.training.augmentation import augment
@@ -98,9 +99,9 @@ class Trainer:
         place = self.place
         return {
             "network": self.network.state_dict(),
+            "buffers": self._unsaved_buffers(),
             "optimizer": self.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "random": random_state(self.device),
             "place": (place.epoch, place.images, place.step),
             "latest": torch.cat([torch.zeros(0, 2, device=self.device), *place.latest]),
             "curve": [tuple(point) for point in place.curve],
@@ -108,13 +109,19 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
+        for name, buffer in state["buffers"].items():
+            owner, _, own_name = name.rpartition(".")
+            setattr(self.network.get_submodule(owner), own_name, buffer)
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"].cpu())
-        if state["cuda_random"] is not None:
-            torch.cuda.set_rng_state(state["cuda_random"].cpu(), self.device)
+        set_random_state(state["random"], self.device)
         epoch, images, step = state["place"]
         curve = [TrainingPoint(*point) for point in state["curve"]]
         self.place = Place(epoch, images, step, [state["latest"]], curve)
+
+    def _unsaved_buffers(self) -> dict[str, Tensor]:
+        """What a network keeps for itself while it is trained, and leaves out of its `state_dict`."""
+        saved = self.network.state_dict()
+        return {name: buffer for name, buffer in self.network.named_buffers() if name not in saved}
 
     def place_in_words(self) -> str:
         place = self.place

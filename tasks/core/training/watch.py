@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.jit import ScriptModule
 
 from tasks.core.store.artifact import Log
 from tasks.core.training.checkpoint import Checkpoint, DamagedCheckpoint
@@ -59,7 +60,8 @@ class Watch:
             return None
 
     def begin(self) -> None:
-        """Note that the next stretch of steps begins."""
+        """Note that the next stretch of steps begins, from which on the wish to stop waits for what is under way."""
+        self.interruption.can_wait = True
         self._began_at = time.monotonic()
 
     @property
@@ -75,7 +77,8 @@ class Watch:
         """
         layers = [module for module in network.modules() if not list(module.children())]
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        handles = [layer.register_forward_hook(self._stop_if_late) for layer in layers]
+        hookable = [layer for layer in layers if not isinstance(layer, ScriptModule)]
+        handles = [layer.register_forward_hook(self._stop_if_late) for layer in hookable]
         handles += [parameter.register_post_accumulate_grad_hook(self._stop_if_late) for parameter in trained]
         try:
             yield
@@ -109,8 +112,9 @@ class Watch:
 
 @contextmanager
 def watching(log: Log, unfinished: Path, show: ShowProgress | None) -> Iterator[Watch]:
-    """A watch that keeps checkpoints in the folder `unfinished`, and holds interruptions back while it lasts."""
+    """A watch that keeps checkpoints in the folder `unfinished`, and holds interruptions back once training begins."""
     with deferred_interruption() as interruption:
+        interruption.can_wait = False
         watch = Watch(log, show, Checkpoint(unfinished), interruption)
         yield watch
         watch.stop_if_asked()  # after the last step, too

@@ -1,12 +1,15 @@
 """The processes that train one network together, each on its share of every batch."""
 
 from dataclasses import dataclass
+from functools import reduce
 from random import Random
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from tasks.core.randomness import seed_all
 
 
 @dataclass(frozen=True)
@@ -22,14 +25,23 @@ class Workers:
         return self.rank == 0
 
     def share(self, batch: Tensor) -> Tensor:
-        """This process's part of a batch; the parts of a last batch that does not divide differ by one image."""
-        return batch if self.count == 1 else batch.tensor_split(self.count)[self.rank]
+        """This process's part of a batch; the parts of a last batch that does not divide differ by one image.
+
+        Where there are fewer images than processes, one without any takes the first, which `counts` for nothing there.
+        """
+        return batch.tensor_split(self.count)[self.rank] if self.counts(len(batch)) else batch[:1]
+
+    def counts(self, images: int) -> bool:
+        """Whether a batch of so many images has some for this process."""
+        return self.rank < images
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum over all processes."""
-        if self.count > 1:
-            dist.all_reduce(values)
-        return values
+        """The sum over all processes, added up in their order: that of a ring follows from where a value stands."""
+        if self.count == 1:
+            return values
+        parts = [torch.empty_like(values) for _ in range(self.count)]
+        dist.all_gather(parts, values)
+        return reduce(torch.add, parts)
 
     def agree(self, stop: bool, seconds: float) -> tuple[bool, float]:
         """Whether any process is to stop, and the most seconds that any has taken: all go on alike by these.
@@ -48,12 +60,13 @@ class Workers:
         So they need not be in the checkpoint, which is of one process.
         """
         if self.count > 1:
-            torch.manual_seed(Random(f"{seed} {step} {self.rank}").getrandbits(63))
+            seed_all(Random(f"{seed} {step} {self.rank}").getrandbits(63))
 
-    def joined(self, network: nn.Module, *, some_unused: bool) -> nn.Module:
+    def joined(self, network: nn.Module) -> nn.Module:
         """The network with its gradients averaged over all processes, and batch statistics too on GPUs.
 
-        Weights that a step does not use are looked for if there may be `some_unused`.
+        Weights that a step does not use are looked for, in every network: else PyTorch adds gradients up in another
+        order from the second step on, and three processes or more would not go on from a checkpoint to the bit.
         """
         if self.count == 1:
             return network
@@ -61,7 +74,7 @@ class Workers:
         if device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         device_ids = [device] if device.type == "cuda" else None
-        return DistributedDataParallel(network, device_ids, find_unused_parameters=some_unused)
+        return DistributedDataParallel(network, device_ids, find_unused_parameters=True)
 
 
 ALONE = Workers()
