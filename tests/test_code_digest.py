@@ -1,10 +1,12 @@
 """The digest of code: blind to layout, awake to every symbol that is reached."""
 
+import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
-from code_projects import CORE, Project, changed
+from code_projects import CORE, Project, changed, output_of
 
 MAKING = '''
 """Making."""
@@ -188,6 +190,20 @@ def test_comments_docstrings_and_layout_change_nothing(project: Project, module:
     project.edit(module, old, new)
 
     assert project.digests() == before
+
+
+def test_it_is_the_code_that_this_process_has_imported_whatever_becomes_of_the_files(project: Project) -> None:
+    before = project.digests()
+    later = """
+import json, sys
+from pathlib import Path
+from tasks.core.code_digest import code_digests
+from tasks.core.making import make
+Path("tasks/core/shapes.py").write_text("FACTOR = 3")
+print(json.dumps(code_digests(make)))
+"""
+    assert json.loads(output_of(sys.executable, later, folder=project.folder)) == before
+    assert "tasks/core/shapes.py: FACTOR" in changed(before, project.digests())
 
 
 def test_other_line_ends_change_nothing(project: Project) -> None:

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from tasks.core.config import Settings
 from tasks.core.errors import InputError
 from tasks.core.networks import empty_network, factory_of, in_evaluation, model_code, new_network
 from tasks.core.recipes import RECIPES, Recipe
+from tasks.core.stages import training_of
 
 PACKAGE = """
 from torch import nn
@@ -87,6 +89,14 @@ def test_it_is_the_code_that_this_process_has_imported_whatever_becomes_of_the_f
     found = code_of(model)
     (own_package / "parts.py").write_text("width = 6\n")
     assert model_code(model) == found
+
+
+def test_that_is_found_out_when_a_run_is_asked_for_and_not_when_it_trains(own_package: Path) -> None:
+    model = f"{own_package.name}.nets:network"
+    training_of(Settings(model=model))
+    (own_package / "parts.py").write_text("width = 6\n")
+    found = model_code(model)
+    assert code_of(model) != found
 
 
 @pytest.mark.parametrize(
