@@ -20,6 +20,7 @@ from tasks.core.errors import WorldError
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef, Outcome, Stage
 from tasks.core.store.bucket import Bucket
+from tasks.core.store.current import promote_run
 from tasks.core.store.promotions import LOG
 from tasks.core.store.runs import recorded_run
 from tasks.core.store.storage import MANIFEST
@@ -282,3 +283,15 @@ def test_whenever_another_machine_promotes_a_run_the_log_ends_with_the_current_o
         assert promoted[-1] == current(place).run
         assert sorted(promoted) == sorted({*promoted, other.result.record.run})
     assert moment > 4
+
+
+def test_who_promotes_by_hand_while_another_machine_does_is_told_to_look_at_that(
+    bucket: BucketPlace, tmp_path: Path
+) -> None:
+    [one, _] = finished(bucket, "one", "two")
+    other = Other(tmp_path / "other", 2, partial(finished_run, bucket.location, "three"))
+
+    with pytest.raises(WorldError, match="another machine promoted a run meanwhile; look at it, and try again"):
+        promote_run(Store(AfterALookAtTheLog(bucket.location, other)), one, "by hand", quiet)
+
+    assert current(bucket).run == other.result.record.run
