@@ -62,7 +62,8 @@ FILES = ("cifar_net.pth", "weights.safetensors", "training.parquet")
 def training(
     workers: int, model: str = RECIPES["tutorial"].model, epochs: int = 6, learning_rate: float = 0.003
 ) -> Training:
-    recipe = RECIPES["tutorial"].model_copy(update={"model": model, "epochs": epochs, "learning_rate": learning_rate})
+    own = {"model": model, "epochs": epochs, "learning_rate": learning_rate, "batch_size": 10}
+    recipe = RECIPES["tutorial"].model_copy(update=own)
     return Training(recipe, seed=3, hardware=Hardware(CPU, workers), validation=100)
 
 

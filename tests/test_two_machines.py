@@ -227,7 +227,7 @@ def lose_the_manifest(bucket: BucketPlace, ref: ArtifactRef) -> None:
 
 
 def made_in(bucket: BucketPlace, stage: Stage) -> Outcome:
-    return bucket.open().get_or_create(stage, quiet)
+    return Store(Bucket(bucket.location)).get_or_create(stage, quiet)
 
 
 @pytest.mark.parametrize(
@@ -259,9 +259,10 @@ def test_whenever_another_machine_makes_the_same_version_what_both_have_made_is_
 
         if other.moments < moment:
             break
+        now = Store(Bucket(bucket.location))
         for ref in (made.ref, other.result.ref):
-            assert payload_of(bucket.open(), ref) in (ours, theirs), f"{moment}: {said}"
-        assert bucket.open().versions(name) == [made.ref.version]
+            assert payload_of(now, ref) in (ours, theirs), f"{moment}: {said}"
+        assert now.versions(name) == [made.ref.version]
         assert before is lose_the_manifest or not any("its manifest is lost" in line for line in said)
     assert moment > 12
 
