@@ -219,8 +219,8 @@ def rollback(
 def verify(*, store: StoreOption = None, json: JsonOption = False) -> int:
     """Hash everything in the store again; exit code 1 and a list where something is wrong."""
     from flows import printing
+    from tasks.core.store.opening import open_unsettled
     from tasks.core.store.verification import verify as pieces_of
-    from tasks.core.store.versions import open_unsettled
 
     as_it_is = open_unsettled(store_location(store), must_exist=True)  # opening it otherwise puts things right
     findings = printing.findings_of(pieces_of(as_it_is))
@@ -302,7 +302,7 @@ def _explain(settings: Settings) -> None:
     from flows import printing
     from tasks.core.explanation import explain
     from tasks.core.store import open_store
-    from tasks.core.store.versions import NoStore
+    from tasks.core.store.opening import NoStore
 
     with TemporaryDirectory() as empty:
         try:

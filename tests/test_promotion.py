@@ -15,9 +15,9 @@ from tiny_artifacts import finish, identity_of, make_artifact, quiet, results
 
 from tasks.core.store import open_store
 from tasks.core.store.current import ROOT_FILES
+from tasks.core.store.opening import open_unsettled
 from tasks.core.store.promotions import in_good_standing, read_log
 from tasks.core.store.runs import recorded_run
-from tasks.core.store.versions import open_unsettled
 
 PROMOTE = """
 from tiny_artifacts import finished_run

@@ -23,9 +23,9 @@ from tiny_artifacts import finished_run, quiet, stage_of
 from tasks.core.store import ArtifactRef, open_store
 from tasks.core.store.collection import collect
 from tasks.core.store.current import ROOT_FILES
+from tasks.core.store.opening import open_unsettled
 from tasks.core.store.runs import RunRecord, recorded_run
 from tasks.core.store.verification import Finding, verify
-from tasks.core.store.versions import open_unsettled
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from tasks.core import environment, files
 from tasks.core.errors import InputError, WorldError
 from tasks.core.identity import Identity
 from tasks.core.store.artifact import ArtifactRef, Log
+from tasks.core.store.opening import open_unsettled
 from tasks.core.store.promotions import (
     LOG,
     LogEntry,
@@ -27,7 +28,7 @@ from tasks.core.store.promotions import (
 )
 from tasks.core.store.runs import RunRecord, read_record, record_name, write_record
 from tasks.core.store.storage import QUARANTINE, dated
-from tasks.core.store.versions import CURRENT, DamagedArtifact, Store, now, open_unsettled
+from tasks.core.store.versions import CURRENT, DamagedArtifact, Store, now
 
 ROOT_FILES = {
     "per_class.parquet": "per_class",

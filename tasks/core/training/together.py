@@ -46,7 +46,7 @@ work(address)
 POLL_S = 0.1
 # How long workers that were told to stop are waited for: those on a CPU hear of it between layers, then save.
 PATIENCE_S = {"cpu": 1.2, "cuda": 10.0}
-LONGEST_ADDRESS = 100  # of a socket in the file system, in bytes
+LONGEST_FOLDER = 50  # in bytes: a socket's whole address may have 100 or so
 GO_ON = "run the same command again to go on from the last checkpoint"
 
 
@@ -56,10 +56,10 @@ def train_together(folder: Path, dataset: Path, training: Training, watch: Watch
     A signal that `watch` holds back is passed on, and takes its usual effect when all have stopped. A worker that dies
     ends the others, and is a WorldError.
     """
-    watch.begin()
+    watch.begin()  # from here on signals are for the workers
     shows, unfinished = watch.show is not None, watch.checkpoint.folder if watch.checkpoint else None
     part = Part(folder, dataset, training, _code(training), unfinished, shows, torch.get_num_threads())
-    place = "/tmp" if len(tempfile.gettempdir()) > LONGEST_ADDRESS // 2 else None
+    place = "/tmp" if len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOLDER else None
     with (
         tempfile.TemporaryDirectory(prefix="cifar-flow-", dir=place) as private,
         socket.socket(socket.AF_UNIX) as server,
