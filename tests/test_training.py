@@ -211,7 +211,7 @@ def test_a_loss_that_is_no_number_ends_training_with_advice_and_leaves_no_weight
     assert global_state() == before
 
 
-# Memory
+# Arithmetic and memory
 
 
 @pytest.mark.parametrize("precision", ["float32", "auto"])
