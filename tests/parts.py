@@ -36,6 +36,12 @@ def wait_for_a_signal_from_the_starting_process(line: Lifeline) -> None:
     line.send(f"asked by {line.asked.signal_number}")
 
 
+def speak_for_ever(line: Lifeline) -> None:
+    while True:
+        line.send("a line")
+        time.sleep(0.01)
+
+
 def wait_for_ever(line: Lifeline) -> None:
     line.send(str(os.getpid()))
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -307,3 +308,11 @@ def test_a_worker_that_hears_no_signal_leaves_when_it_is_let_go(tmp_path: Path) 
         assert line.recv() == str(process.pid)
         line.close()
         assert process.wait() == 1
+
+
+def test_a_worker_that_speaks_while_it_is_let_go_leaves_without_a_word(tmp_path: Path) -> None:
+    with working(parts.speak_for_ever, tmp_path) as (process, line):
+        assert line.recv() == "a line"
+        with socket.socket(fileno=os.dup(line.fileno())) as end:
+            end.shutdown(socket.SHUT_RD)  # so that it is speaking that fails, and listening does not
+        assert (*process.communicate(), process.returncode) == ("", "", 1)

@@ -62,7 +62,11 @@ class Lifeline:
     exit_code: int = 1
 
     def send(self, word: object) -> None:
-        self.connection.send(word)
+        """Tell the starting process something; when it has let go, or is no more, leave at once."""
+        try:
+            self.connection.send(word)
+        except OSError:
+            os._exit(self.exit_code)
 
     def begin(self) -> None:
         """Say that all workers are there; from here on a signal, from whomever, has them stop at the same step."""
