@@ -18,7 +18,7 @@ from processes import answer
 
 from tasks.core.archive import Batch, read_archive
 from tasks.core.config import Normalization
-from tasks.core.dataset import load_dataset, normalize_into
+from tasks.core.dataset import normalize_into
 from tasks.core.device import choose_hardware
 from tasks.core.evaluation import predict_into, summarize_into
 from tasks.core.recipes import RECIPES
@@ -67,7 +67,7 @@ def _add(tar: tarfile.TarFile, name: str, content: dict[str, object]) -> None:
 
 def repeat_test_images(dataset: str, images: int, into: str) -> None:
     """Our arrays with so many test images, the same ones over and over, written part by part."""
-    folder, found = Path(into), load_dataset(Path(dataset))
+    folder, found = Path(into), Path(dataset)
     folder.mkdir()
     for path in Path(dataset).iterdir():
         if not path.name.startswith("test_"):
@@ -83,7 +83,7 @@ def evaluating(dataset: str, weights: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         started = time.perf_counter()
-        predict_into(folder, load_dataset(Path(dataset)), Path(weights), RECIPES["tutorial"], torch.device("cpu"), {})
+        predict_into(folder, Path(dataset), Path(weights), RECIPES["tutorial"], torch.device("cpu"), {})
         predicted = time.perf_counter()
         summarize_into(folder, folder, {})
         summarized = time.perf_counter()
@@ -105,7 +105,7 @@ def stage(name: str, archive: str, folder: str) -> dict[str, float]:
         timed_training(dataset, training, weights)
 
     def evaluate() -> None:
-        predict_into(root, load_dataset(dataset), weights, training.recipe, torch.device("cpu"), {})
+        predict_into(root, dataset, weights, training.recipe, torch.device("cpu"), {})
 
     stages: dict[str, Callable[[], None]] = {each.__name__: each for each in (normalize, train, evaluate)}
     started = time.perf_counter()

@@ -96,7 +96,7 @@ def timed_training(dataset: Path, training: Training, folder: Path) -> float:
 
 def accuracy(dataset: Path, training: Training, weights: Path) -> float:
     """The share of test images that stored weights are right about."""
-    predict_into(weights, load_dataset(dataset), weights, training.recipe, training.hardware.device, {})
+    predict_into(weights, dataset, weights, training.recipe, training.hardware.device, {})
     return float(read_table(weights / "predictions.parquet")["correct"].mean())
 
 
@@ -113,8 +113,7 @@ def evaluate(dataset: str, weights: str) -> Measured:
     """Seconds from stored weights to a stored table of predictions, and the accuracy that stands in it."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        images = load_dataset(Path(dataset))
-        predict_into(Path(folder), images, Path(weights), RECIPES["tutorial"], torch.device("cpu"), {})
+        predict_into(Path(folder), Path(dataset), Path(weights), RECIPES["tutorial"], torch.device("cpu"), {})
         seconds = time.perf_counter() - started
         correct = read_table(Path(folder) / "predictions.parquet")["correct"]
         return {"seconds": seconds, "accuracy": float(correct.mean())}

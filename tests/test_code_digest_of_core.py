@@ -35,11 +35,12 @@ print(json.dumps({name: code_digest.canonical(ast.parse(source)) for name, sourc
 BUILDERS = (
     "tasks.core.synthetic.write_archive",
     "tasks.core.dataset.normalize_into",
+    "tasks.core.data_checks.check_into",
     "tasks.core.training.launch.train_into",
     "tasks.core.model.Net",
     "tasks.core.evaluation.predict_into",
     "tasks.core.evaluation.summarize_into",
-    "tasks.core.reporting.write_report",
+    "tasks.core.reporting.report_into",
 )
 
 
@@ -67,11 +68,27 @@ def test_a_changed_network_changes_itself_and_training_and_nothing_else(copy: Pr
     assert {builder: changed(before[builder], after[builder]) for builder in BUILDERS} == {
         "tasks.core.synthetic.write_archive": set(),
         "tasks.core.dataset.normalize_into": set(),
+        "tasks.core.data_checks.check_into": set(),
         "tasks.core.training.launch.train_into": {"tasks/core/model.py: Net"},  # whose steps are written out
         "tasks.core.model.Net": {"tasks/core/model.py: Net"},
         "tasks.core.evaluation.predict_into": set(),
         "tasks.core.evaluation.summarize_into": set(),
-        "tasks.core.reporting.write_report": set(),
+        "tasks.core.reporting.report_into": set(),
+    }
+
+
+def test_a_changed_way_to_read_the_dataset_changes_all_that_read_it(copy: Project) -> None:
+    before = real_digests(copy)
+
+    copy.edit("dataset", 'mmap_mode="c"', 'mmap_mode="r"')
+
+    after = real_digests(copy)
+    readers = {name for name in BUILDERS if changed(before[name], after[name])}
+    assert readers == {
+        "tasks.core.data_checks.check_into",
+        "tasks.core.training.launch.train_into",
+        "tasks.core.evaluation.predict_into",
+        "tasks.core.reporting.report_into",
     }
 
 

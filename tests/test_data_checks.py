@@ -10,7 +10,7 @@ from tiny import tiny_dataset
 
 from tasks.core import near_duplicates
 from tasks.core.data_checks import DataChecks, check_into, checks_in_words, load_checks, say_checks
-from tasks.core.dataset import Dataset
+from tasks.core.dataset import Dataset, save_dataset
 from tasks.core.reading import payload
 from tasks.core.stages import data_checks_stage
 from tasks.core.store import open_store
@@ -22,7 +22,8 @@ INPUTS = {"dataset": "ab" * 32}
 
 def checked(folder: Path, dataset: Dataset) -> DataChecks:
     folder.mkdir(exist_ok=True)
-    check_into(folder, dataset, INPUTS)
+    save_dataset(dataset, folder)
+    check_into(folder, folder, INPUTS)
     return load_checks(folder)
 
 

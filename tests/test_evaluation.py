@@ -40,11 +40,10 @@ PEAK = """
 import resource, sys
 from pathlib import Path
 import torch
-from tasks.core.dataset import load_dataset
 from tasks.core.evaluation import predict_into, summarize_into
 from tasks.core.recipes import RECIPES
 dataset, weights = map(Path, sys.argv[1:])
-predict_into(dataset, load_dataset(dataset), weights, RECIPES["tutorial"], torch.device("cpu"), {})
+predict_into(dataset, dataset, weights, RECIPES["tutorial"], torch.device("cpu"), {})
 summarize_into(dataset, dataset, {})
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -56,7 +55,8 @@ def evaluated(dataset: Dataset, folder: Path, seed: int = 1) -> tuple[pd.DataFra
     folder.mkdir()
     lineage = Lineage(recipe=TUTORIAL, seed=seed, classes=dataset.classes, dataset=dataset.identity)
     save_weights(folder, new_network(TUTORIAL.model, len(dataset.classes), seed), lineage)
-    predict_into(folder, dataset, folder, TUTORIAL, CPU, INPUTS)
+    save_dataset(dataset, folder)
+    predict_into(folder, folder, folder, TUTORIAL, CPU, INPUTS)
     summarize_into(folder, folder, PREDICTIONS)
     return read_table(folder / "predictions.parquet"), read_table(folder / "per_class.parquet")
 
@@ -290,8 +290,9 @@ def test_the_scores_are_said_in_one_line(tmp_path: Path) -> None:
 
 
 def test_who_waits_for_an_evaluation_is_told_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluated(tiny_dataset(test=600), tmp_path / "evaluated")
+    folder = tmp_path / "evaluated"
+    evaluated(tiny_dataset(test=600), folder)
     said: list[str] = []
     monkeypatch.setattr("tasks.core.evaluation.SAID_EVERY_S", 0)
-    predict_into(tmp_path, tiny_dataset(test=600), tmp_path / "evaluated", TUTORIAL, CPU, INPUTS, said.append)
+    predict_into(tmp_path, folder, folder, TUTORIAL, CPU, INPUTS, said.append)
     assert said == [f"evaluate: {done} of 600 images" for done in (250, 500, 600)]

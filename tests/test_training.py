@@ -228,7 +228,8 @@ def test_a_gpu_rounds_what_is_in_float32_only_where_a_recipe_lets_it_and_never_i
     with nn.modules.module.register_module_forward_hook(note):
         trained(tiny_dataset(), tmp_path / "weights", own)
         allowed[False].clear()
-        predict_into(tmp_path, tiny_dataset(), tmp_path / "weights", own, CPU, {})
+        save_dataset(tiny_dataset(), tmp_path)
+        predict_into(tmp_path, tmp_path, tmp_path / "weights", own, CPU, {})
     assert allowed[True] == {(precision == "auto", precision == "auto")}
     assert (False, False) in allowed[False]
     assert torch.backends.cudnn.allow_tf32 == usual

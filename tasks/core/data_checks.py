@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from tasks.core.dataset import Dataset, Images, Labels
+from tasks.core.dataset import Dataset, Images, Labels, load_dataset
 from tasks.core.duplicates import count_test_images_in_training, exact_pairs, find_first_copies, near_pairs
 from tasks.core.identity import Identity
 from tasks.core.near_duplicates import LEAST_CORRELATION, LEAST_STRUCTURE
@@ -78,8 +78,9 @@ class DataChecks(_Stored):
     test_images_in_training: int
 
 
-def check_into(folder: Path, dataset: Dataset, inputs: Mapping[str, JsonValue]) -> None:
-    """Leave `data_checks.json` and `duplicates.parquet` in `folder`."""
+def check_into(folder: Path, stored: Path, inputs: Mapping[str, JsonValue]) -> None:
+    """Leave `data_checks.json` and `duplicates.parquet` of a stored dataset in `folder`."""
+    dataset = load_dataset(stored)
     first_copies = find_first_copies(dataset)
     exact = exact_pairs(first_copies)
     near, complete = near_pairs(dataset, first_copies)

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from tasks.core.columns import predictions_columns
 from tasks.core.config import Normalization
-from tasks.core.dataset import Dataset, copied, expand
+from tasks.core.dataset import Dataset, copied, expand, load_dataset
 from tasks.core.device import float32_as
 from tasks.core.errors import InputError
 from tasks.core.metrics import SCORES, Scores, Tally
@@ -42,18 +42,19 @@ BATCH_SIZE = 250  # whose activations stay in a processor's cache: twice as fast
 
 def predict_into(
     folder: Path,
-    dataset: Dataset,
+    dataset: Path,
     weights: Path,
     recipe: Recipe,
     device: torch.device,
     inputs: Mapping[str, JsonValue],
     log: Log = lambda _: None,
 ) -> None:
-    """Leave `predictions.parquet` in `folder`: the stored network's answer for every test image."""
+    """Leave `predictions.parquet` in `folder`: the stored network's answer for every test image of a stored dataset."""
+    images = load_dataset(dataset)
     facts = {"artifact": "predictions", "inputs": dict(inputs), **load_lineage(weights).facts()}
     network = load_network(weights, recipe.model, device)
-    parts = _predicted(network, dataset, device, recipe.test_augmentation, log)
-    write_parts(folder / "predictions.parquet", predictions_columns(dataset.classes), parts, facts)
+    parts = _predicted(network, images, device, recipe.test_augmentation, log)
+    write_parts(folder / "predictions.parquet", predictions_columns(images.classes), parts, facts)
 
 
 def _predicted(

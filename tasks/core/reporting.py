@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from tasks.core.charts import accuracy_chart, learning_chart, loss_chart, reliability_chart
-from tasks.core.data_checks import DataChecks, checks_in_words
-from tasks.core.dataset import Dataset
+from tasks.core.data_checks import DataChecks, checks_in_words, load_checks
+from tasks.core.dataset import Dataset, load_dataset
 from tasks.core.facts import Facts
 from tasks.core.gallery import make_gallery
+from tasks.core.metrics import read_scores
 from tasks.core.pages import rendering
 from tasks.core.pictures import training_grid
 from tasks.core.statistics import Estimate, wilson_interval
-from tasks.core.tables import confusion_matrix
+from tasks.core.tables import confusion_matrix, read_table
 
 PAGE = ("report.html.j2", "report.js")
 
@@ -66,6 +67,21 @@ class HeatRow(NamedTuple):
 
     label: str
     cells: list[tuple[int, float]]
+
+
+def report_into(folder: Path, facts: Facts, payloads: Mapping[str, Path]) -> None:
+    """Leave `report.html` and `metrics.json` in `folder`, from the folders of the stages' payloads by name."""
+    weights, predictions, per_class = (payloads[name] for name in ("weights", "predictions", "per_class"))
+    results = Results(
+        dataset=load_dataset(payloads["dataset"]),
+        checks=load_checks(payloads["data_checks"]),
+        training=read_table(weights / "training.parquet"),
+        predictions=read_table(predictions / "predictions.parquet"),
+        per_class=read_table(per_class / "per_class.parquet"),
+        calibration=read_table(per_class / "calibration.parquet"),
+        scores=read_scores(per_class).scores,
+    )
+    write_report(folder, facts, results)
 
 
 def write_report(folder: Path, facts: Facts, results: Results) -> None:

@@ -1,4 +1,7 @@
-"""The stages: for each artifact, all that its version follows from, and how it is built."""
+"""The stages: for each artifact, all that its version follows from, and how it is built.
+
+What a `build` does beside calling one function with folders, whose code is part of the key, must not change a byte.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,8 +12,8 @@ from pydantic import JsonValue
 from tasks.core import reporting
 from tasks.core.code_digest import code_digests
 from tasks.core.config import Normalization, Settings
-from tasks.core.data_checks import check_into, load_checks
-from tasks.core.dataset import load_dataset, normalize_into
+from tasks.core.data_checks import check_into
+from tasks.core.dataset import normalize_into
 from tasks.core.device import (
     choose_hardware,
     describe_device,
@@ -25,14 +28,12 @@ from tasks.core.evaluation import BATCH_SIZE, predict_into, summarize_into
 from tasks.core.facts import report_facts
 from tasks.core.gate import Verdict
 from tasks.core.lease import device_names, leased
-from tasks.core.metrics import read_scores
 from tasks.core.networks import model_code
 from tasks.core.pages import rendering
 from tasks.core.recipes import Recipe
 from tasks.core.source import ARCHIVE
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef, Key, Log, Stage
-from tasks.core.tables import read_table
 from tasks.core.training.launch import train_into
 from tasks.core.training.trainer import Training
 from tasks.core.training.watch import ShowProgress, watching
@@ -60,7 +61,7 @@ def data_checks_stage(store: Store, dataset: ArtifactRef) -> Stage:
     """Data checks follow from the images and labels alone, whatever number of threads looks for duplicates."""
 
     def build(folder: Path, _: Log) -> None:
-        check_into(folder, load_dataset(store.open(dataset)), key.inputs)
+        check_into(folder, store.open(dataset), key.inputs)
 
     key = _key("data_checks", [dataset], check_into, environment=_versions("numpy", "pyarrow"))
     return Stage(key, build, (dataset,), task="normalize (data checks)")
@@ -106,7 +107,7 @@ def predictions_stage(
     """Predictions follow from the weights, the network they are for, and the images."""
 
     def build(folder: Path, log: Log) -> None:
-        predict_into(folder, load_dataset(store.open(dataset)), store.open(weights), recipe, device, key.inputs, log)
+        predict_into(folder, store.open(dataset), store.open(weights), recipe, device, key.inputs, log)
 
     key = _key(
         "predictions",
@@ -139,22 +140,12 @@ def report_stage(store: Store, artifacts: Mapping[str, ArtifactRef], verdict: Ve
     facts = report_facts(store, artifacts, promoted=verdict.promoted, verdict=verdict.reason, pinned=pinned)
 
     def build(folder: Path, _: Log) -> None:
-        dataset, checks, weights, predictions, per_class = (store.open(ref) for ref in inputs)
-        results = reporting.Results(
-            dataset=load_dataset(dataset),
-            checks=load_checks(checks),
-            training=read_table(weights / "training.parquet"),
-            predictions=read_table(predictions / "predictions.parquet"),
-            per_class=read_table(per_class / "per_class.parquet"),
-            calibration=read_table(per_class / "calibration.parquet"),
-            scores=read_scores(per_class).scores,
-        )
-        reporting.write_report(folder, facts, results)
+        reporting.report_into(folder, facts, {ref.name: store.open(ref) for ref in inputs})
 
     key = _key(
         "report",
         inputs,
-        reporting.write_report,
+        reporting.report_into,
         settings={"facts": facts.model_dump(mode="json")},
         code=rendering.digests(*reporting.PAGE),
         environment=_versions("matplotlib", "jinja2", "pillow", "numpy", "pandas"),
