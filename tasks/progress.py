@@ -9,24 +9,25 @@ from rich.console import Console
 from tasks.core.store.artifact import Log
 from tasks.core.training.bar import bar_on
 from tasks.core.training.watch import Progress, ShowProgress
-from tasks.counting import count_in_ui
+from tasks.counting import counted_in_ui
 
 
 @contextmanager
 def shown_progress(logger: Any) -> Iterator[tuple[ShowProgress, Log]]:
     """What shows how far training is, and what says a line beside it."""
-    console, count = Console(stderr=True), count_in_ui(logger, "training")
+    console = Console(stderr=True)
+    with counted_in_ui(logger, "training") as count:
 
-    def in_ui(progress: Progress) -> None:
-        count(progress.images_done, progress.images_in_all)
+        def in_ui(progress: Progress) -> None:
+            count(progress.images_done, progress.images_in_all)
 
-    if not console.is_terminal:
-        yield in_ui, logger.info
-        return
-    with bar_on(console, logger.info) as (on_terminal, say):
+        if not console.is_terminal:
+            yield in_ui, logger.info
+            return
+        with bar_on(console, logger.info) as (on_terminal, say):
 
-        def in_both(progress: Progress) -> None:
-            on_terminal(progress)
-            in_ui(progress)
+            def in_both(progress: Progress) -> None:
+                on_terminal(progress)
+                in_ui(progress)
 
-        yield in_both, say
+            yield in_both, say

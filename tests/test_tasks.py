@@ -45,6 +45,9 @@ def test_the_ui_shows_names_dependencies_reuse_and_tables(watched: Pipeline, arc
     [dataset] = shown["train tutorial with seed 1"]["task_inputs"]["dataset"]
     assert dataset["id"] == shown["normalize and cache"]["id"]
 
+    first = watched.records()[0]["facts"]["flow_run"]
+    [training] = [each for each in asked(prefect_url, "artifacts", first) if each["key"] == "training"]
+    assert (training["type"], training["data"]) == ("progress", 100)
     artifacts = {artifact["key"]: artifact for artifact in asked(prefect_url, "artifacts", flow_run)}
     assert artifacts["per-class"]["type"] == "table"
     assert "95% interval" in artifacts["report"]["data"]

@@ -175,7 +175,7 @@ class Trainer:
         """Let what goes on beside training have its turn."""
         if self.workers.leads:
             watch.keep(self.state, at_epochs_end=at_epochs_end, now=stopping)
-            watch.show_progress(self._progress)
+            watch.show_progress(self._progress, at_end=self.place.step == self.steps_in_all)
         if stopping:
             watch.log(f"{STOPS} at {self.place_in_words()}; run the same command again to go on from there")
             watch.interruption.act()

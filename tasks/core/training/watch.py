@@ -96,9 +96,9 @@ class Watch:
             self.log(STOPPED_LATE)
             self.interruption.act()
 
-    def show_progress(self, progress: Callable[[], Progress]) -> None:
-        """Show how far it is, unless that was shown a moment ago: asking stops a GPU."""
-        if self.show and time.monotonic() - self._shown_at > PROGRESS_EVERY_S:
+    def show_progress(self, progress: Callable[[], Progress], *, at_end: bool) -> None:
+        """Show how far it is, unless that was shown a moment ago and there is more to come: asking stops a GPU."""
+        if self.show and (at_end or time.monotonic() - self._shown_at > PROGRESS_EVERY_S):
             self.show(progress())
             self._shown_at = time.monotonic()
 
