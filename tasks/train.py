@@ -4,6 +4,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
+from tasks.cancelling import cancels_acknowledged
 from tasks.core.device import describe_hardware
 from tasks.core.stages import weights_stage
 from tasks.core.store import Store
@@ -19,5 +20,5 @@ def train(store: Store, dataset: ArtifactRef, training: Training, refresh: bool)
     logger = get_run_logger()
     recipe = training.recipe
     logger.info(f"training runs on {describe_hardware(training.hardware, recipe.precision, recipe.compile)}")
-    with shown_progress(logger) as (show, say):
+    with cancels_acknowledged(), shown_progress(logger) as (show, say):
         return shown(store.get_or_create(weights_stage(store, dataset, training, show), say, refresh=refresh))

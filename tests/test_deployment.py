@@ -1,11 +1,13 @@
 """The deployment, on a real server and a real worker."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from conftest import wait_for
 from pipeline import Pipeline, copy_of_project
@@ -76,6 +78,26 @@ def test_wrong_parameters_are_refused_before_a_run_exists(deployed: Pipeline, pa
     before = len(deployed.records())
     prefect(deployed, "deployment", "run", DEPLOYMENT, "-p", parameter, exit_code=1)
     assert len(deployed.records()) == before
+
+
+def test_a_run_that_is_cancelled_while_it_trains_saves_and_is_at_no_time_a_crashed_one(
+    deployed: Pipeline, archive: Path, prefect_url: str
+) -> None:
+    unfinished = deployed.store / ".work" / "unfinished"
+    parameters = ("-p", f"source={archive}", "-p", "epochs=500", "-p", "batch_size=1")
+    printed = prefect(deployed, "deployment", "run", DEPLOYMENT, *parameters)
+    [flow_run] = re.findall(r"UUID: ([-0-9a-f]{36})", printed)
+    wait_for(lambda: any(unfinished.glob("*/checkpoint.pt")), "the first checkpoint")
+    prefect(deployed, "flow-run", "cancel", flow_run)
+
+    def states() -> list[str]:
+        question = {"flow_run_id": flow_run}
+        answer = httpx.get(f"{prefect_url}/flow_run_states/", params=question, trust_env=False)
+        return [state["type"] for state in answer.raise_for_status().json()]
+
+    wait_for(lambda: "CANCELLED" in states(), "the run to be cancelled")
+    assert "CRASHED" not in states()
+    assert deployed.records()[-1]["status"] == "interrupted"
 
 
 def test_a_run_that_fails_says_so_to_whoever_watches(deployed: Pipeline) -> None:
