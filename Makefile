@@ -28,8 +28,8 @@ bench: $(INSTALLED)      ## measured side by side, 15 minutes; ARGS="--source PA
 ui: $(INSTALLED)         ## a lasting Prefect server, with its UI
 	$(BIN)/prefect server start
 
-deploy: $(INSTALLED)     ## register the deployments of prefect.yaml with the server
-	$(BIN)/prefect --no-prompt work-pool create cifar --type process --overwrite
+deploy: $(INSTALLED)     ## register the deployments of prefect.yaml, and their pool if there is none
+	@$(BIN)/prefect work-pool inspect cifar >/dev/null 2>&1 || $(BIN)/prefect --no-prompt work-pool create cifar --type process
 	$(BIN)/prefect --no-prompt deploy --all </dev/null
 
 worker: $(INSTALLED)     ## run what is started from the UI or by `prefect deployment run`

@@ -16,17 +16,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 import httpx
 from filelock import FileLock
 
-from tasks.core.config import PROJECT
+from tasks.core.config import PROJECT, without_credentials
 from tasks.core.errors import WorldError
 
 STARTUP_TIMEOUT_S = 120
 SHUTDOWN_TIMEOUT_S = 3
+PATIENCE_S = 5
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # telemetry, and what finds the database locked on a first start
     "PREFECT_UI_ENABLED": "false",
@@ -108,12 +110,30 @@ def prefect_server() -> Iterator[Callable[[], None]]:
         server.end()  # a profile names another
         server = None
     if server is None:
-        yield lambda: None
+        yield partial(_wait_for, settings.api.url) if settings.api.url else lambda: None
         return
     os.environ["PREFECT_API_URL"] = server.url  # for processes and threads that start later
     # Nobody watches this server for runs that fell silent, and it has no UI to point to.
     with temporary_settings({PREFECT_API_URL: server.url, PREFECT_UI_URL: "", PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield server.wait_until_ready
+
+
+def _wait_for(url: str) -> None:
+    """Return once a server that is not ours says anything; `WorldError` where nobody does."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            httpx.get(f"{url}/health", timeout=PATIENCE_S)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            if time.monotonic() > deadline:
+                words = str(error) or type(error).__name__
+                raise WorldError(
+                    f"Prefect's server: expected an answer from {without_credentials(url)}, got: {words}; "
+                    "start it (make ui), or unset PREFECT_API_URL"
+                ) from None
+            time.sleep(0.2)
+        else:
+            return
 
 
 def serve(descriptor: int) -> None:

@@ -11,6 +11,7 @@ from tasks.core.errors import InputError
 from tasks.core.prediction.image_files import absolute_name, as_text, printable
 
 Result = TypeVar("Result")
+PATHS = {"source": str, "store": str | None}
 MOST_BYTES = 500_000  # Prefect's server takes 524,288 for all parameters of a run
 
 
@@ -29,8 +30,17 @@ def flat_parameters(sequence: Callable[[Settings], Result]) -> Callable[..., Res
     flow_function.__qualname__ = sequence.__qualname__
     flow_function.__module__ = sequence.__module__
     flow_function.__doc__ = f"{inspect.getdoc(sequence)}\n\nArgs:\n{described}\n"
-    flow_function.__signature__ = inspect.signature(Settings)  # type: ignore[attr-defined]
+    flow_function.__signature__ = _signature()  # type: ignore[attr-defined]
     return flow_function
+
+
+def _signature() -> inspect.Signature:
+    """That of `Settings`, but with paths as they are given: Prefect would make them absolute before they are seen."""
+    settings = inspect.signature(Settings)
+    parameters = [
+        each.replace(annotation=PATHS.get(each.name, each.annotation)) for each in settings.parameters.values()
+    ]
+    return settings.replace(parameters=parameters)
 
 
 def as_parameters(name: str, paths: Sequence[str]) -> list[str]:
@@ -59,7 +69,7 @@ def check_absolute(name: str, paths: Iterable[str]) -> None:
 
 
 def _refuse_relative_paths(parameters: Mapping[str, object]) -> None:
-    for name in ("source", "store"):
+    for name in PATHS:
         value = parameters.get(name)
         if isinstance(value, str) and value not in ("cifar10", "synthetic"):
             check_absolute(name, [value])

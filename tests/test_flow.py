@@ -175,7 +175,7 @@ def test_relative_paths_are_refused_where_a_worker_would_look_in_its_own_folder(
 
     for parameter in ({"store": "here"}, {"source": "archive.tar.gz"}):
         with pytest.raises(InputError, match="expected an absolute path"):
-            cifar_flow.fn(**parameter)
+            cifar_flow.fn(**cifar_flow.validate_parameters(parameter))
 
 
 def test_help_and_errors_come_before_the_heavy_imports() -> None:

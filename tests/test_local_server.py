@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -89,3 +90,13 @@ def test_a_server_that_is_configured_is_used(pipeline: Pipeline, archive: Path, 
     assert children(process.pid) == []
     process.kill()
     process.wait()
+
+
+def test_a_configured_server_that_does_not_answer_is_one_line(pipeline: Pipeline, archive: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}/api"
+    lost = Pipeline(pipeline.store, pipeline.home, pipeline.cwd, environment={"PREFECT_API_URL": url})
+    [line] = lost.run("--source", archive, exit_code=1).splitlines()
+    assert line.startswith(f"error: Prefect's server: expected an answer from {url}, got: ")
+    assert line.endswith("; start it (make ui), or unset PREFECT_API_URL")
+    assert not pipeline.store.exists()
