@@ -313,6 +313,18 @@ def test_where_the_best_run_is_damaged_the_next_best_is_the_measure(place: Place
 
 
 @BUCKET_BY_SOAK
+def test_where_no_run_can_be_compared_with_any_more_the_current_one_stays(place: Place) -> None:
+    best = scored(place, 700)
+    place.lose(best.record.artifacts["predictions"])
+
+    run = scored(place, 500)
+
+    assert is_refused(run)
+    assert f"run {best.record.run} cannot be compared with: predictions/" in str(run.record.verdict)
+    assert not is_refused(scored(place, 500, policy="always"))
+
+
+@BUCKET_BY_SOAK
 def test_a_rolled_back_run_is_no_measure_and_its_results_are_refused(place: Place) -> None:
     scored(place, 600)
     unfair = scored(place, 900, "unfair")
@@ -355,7 +367,8 @@ def test_the_current_run_stays_when_one_of_its_versions_is_made_anew(place: Plac
     again = scored(place, 600)
 
     assert current(place) == one.record.run
-    assert again.record.artifacts["weights"] != one.record.artifacts["weights"]
+    assert again.record.artifacts == one.record.artifacts  # which can be read again
+    assert place.open().open(one.record.artifacts["weights"])
     assert [entry.action for entry in read_log(place.open())] == ["promote"]
 
 

@@ -332,6 +332,24 @@ def test_what_is_made_in_place_of_a_spoilt_manifest_can_be_opened(place: Place, 
 
 
 @pytest.mark.parametrize("spoil", [delete, cut])
+def test_what_a_run_has_is_put_back_under_its_version_when_its_manifest_is_spoilt_however_often(
+    place: Place, store: Store, log: list[str], spoil: Spoil
+) -> None:
+    skip_a_deleted_manifest(place, spoil)
+    old = keep(store, stage_of(PAYLOAD))
+    for _ in range(2):
+        spoil(place, f"{old}/{MANIFEST}")
+        log.clear()
+
+        assert store.get_or_create(stage_of(PAYLOAD), log.append).ref == old
+
+        assert log == [f"x runs again: {old}: its manifest is lost or damaged"]
+        assert payload_of(store, old) == PAYLOAD
+        assert store.versions("x") == [old.version]
+        assert set_aside(place, old)["a.bin"] == PAYLOAD["a.bin"]
+
+
+@pytest.mark.parametrize("spoil", [delete, cut])
 def test_an_attempt_whose_manifest_is_lost_is_not_overwritten(place: Place, store: Store, spoil: Spoil) -> None:
     skip_a_deleted_manifest(place, spoil)
     stage = never_the_same()

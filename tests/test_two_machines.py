@@ -226,6 +226,12 @@ def lose_the_manifest(bucket: BucketPlace, ref: ArtifactRef) -> None:
     bucket.write(f"{ref}/{MANIFEST}", b"{")
 
 
+def lose_the_manifest_of_what_a_run_has(bucket: BucketPlace, ref: ArtifactRef) -> None:
+    with recorded_run(bucket.open(), {}, {}, quiet) as run:
+        run.keep(ref)
+    lose_the_manifest(bucket, ref)
+
+
 def made_in(bucket: BucketPlace, stage: Stage) -> Outcome:
     return Store(Bucket(bucket.location)).get_or_create(stage, quiet)
 
@@ -239,6 +245,7 @@ def made_in(bucket: BucketPlace, stage: Stage) -> Outcome:
         (damage, PAYLOAD, OTHER_BYTES),
         (damage, OTHER_BYTES, OTHER_BYTES),
         (lose_the_manifest, PAYLOAD, OTHER_BYTES),
+        (lose_the_manifest_of_what_a_run_has, PAYLOAD, PAYLOAD),
     ],
 )  # what one has just healed, another one with other bytes may still set aside, and the first is told to run again
 def test_whenever_another_machine_makes_the_same_version_what_both_have_made_is_there(
@@ -263,7 +270,9 @@ def test_whenever_another_machine_makes_the_same_version_what_both_have_made_is_
         for ref in (made.ref, other.result.ref):
             assert payload_of(now, ref) in (ours, theirs), f"{moment}: {said}"
         assert now.versions(name) == [made.ref.version]
-        assert before is lose_the_manifest or not any("its manifest is lost" in line for line in said)
+        assert before in (lose_the_manifest, lose_the_manifest_of_what_a_run_has) or not any(
+            "its manifest is lost" in line for line in said
+        )
     assert moment > 12
 
 

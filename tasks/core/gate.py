@@ -65,10 +65,15 @@ class Rival:
 
 @dataclass(frozen=True)
 class Situation:
-    """What a store holds that a verdict depends on; `given_up` is a rolled back run with the candidate's results."""
+    """What a store holds that a verdict depends on.
+
+    `lost` tells why there is no rival though there are runs to be held against; `given_up` is a rolled back run with
+    the candidate's results.
+    """
 
     current: Current | None = None
     rival: Rival | None = None
+    lost: str | None = None
     given_up: str | None = None
 
 
@@ -102,6 +107,8 @@ def _objection(tolerance: float, identity: Identity, current: Current, situation
         return None
     if not identity.same_images(current.identity):
         return f"its images are not those of the current run {current.run}"
+    if situation.lost:
+        return situation.lost
     if situation.rival and situation.rival.is_really_better(tolerance):
         return f"{situation.rival}, wholly below -{tolerance:g}"
     return None
@@ -119,9 +126,12 @@ def situation_of(
 ) -> Situation:
     """Look up what a verdict on a candidate depends on."""
     promotions = read_log(store)
+    standing = _records(store, reversed(in_good_standing(promotions)))
+    rival, lost = _best_rival(standing, store, identity, predictions, log)
     return Situation(
         current=read_current(store),
-        rival=_best_rival(_records(store, reversed(in_good_standing(promotions))), store, identity, predictions, log),
+        rival=rival,
+        lost=lost,
         given_up=next(
             (
                 f"{record.run}, which was rolled back ({rolled_back(promotions)[record.run]})"
@@ -139,20 +149,22 @@ def _records(store: Store, runs: Iterable[str]) -> list[RunRecord]:
 
 def _best_rival(
     standing: Iterable[RunRecord], store: Store, identity: Identity, predictions: pd.DataFrame, log: Log
-) -> Rival | None:
-    """The most accurate run on the same images; of equals, the first one given."""
+) -> tuple[Rival | None, str | None]:
+    """The most accurate run on the same images, of equals the first one given; else why it cannot be compared with."""
     scored = [
         (record.score.accuracy, record)
         for record in standing
         if record.score and record.dataset and record.dataset.sha256 == identity.sha256
     ]
+    lost: list[str] = []
     for _, record in sorted(scored, key=lambda each: each[0], reverse=True):
         try:
             theirs = read_table(store.open(record.artifacts["predictions"]) / "predictions.parquet")
-            return Rival(record.run, compare(theirs, predictions))
+            return Rival(record.run, compare(theirs, predictions)), None
         except (DamagedArtifact, IncomparableRuns) as error:
-            log(f"run {record.run} cannot be compared with: {error}")
-    return None
+            lost.append(f"run {record.run} cannot be compared with: {error}")
+            log(lost[-1])
+    return None, lost[0] if lost else None
 
 
 def _same(names: Iterable[str], some: Mapping[str, ArtifactRef], others: Mapping[str, ArtifactRef]) -> bool:

@@ -86,8 +86,9 @@ class Store:
 
     def why(self, stage: Stage, newest: Manifest | None, damage: str | None, *, refresh: bool) -> str | None:
         """Why a stage's artifact has to be made, in words; None if its newest version is to be reused."""
-        later = _next_attempt(stage.key, newest, self.set_aside(stage.key.name))
-        if later.version in self.versions(later.name) and not self.manifest(later.name, later.version):
+        there = set(self.versions(stage.key.name))
+        later = _next_attempt(stage.key, newest, self.set_aside(stage.key.name) - there)
+        if later.version in there and not self.manifest(later.name, later.version):
             return f"runs again: {later.name}/{later.version}: its manifest is lost or damaged"
         if newest is None:
             reason = why_made(stage.key, self.manifests(stage.key.name))
@@ -220,25 +221,27 @@ class Store:
     def _free_attempt(self, key: Key, newest: Manifest | None, sha256: str, there: set[str]) -> Key:
         """The key at the first attempt after the newest that never had other bytes.
 
-        Of the versions `there`, what stands for one before has no manifest to vouch for it, and is set aside.
+        Of the versions `there`, what stands for one up to that has no manifest to vouch for it, and is set aside.
         """
-        free = _next_attempt(
-            key, newest, there | self.set_aside(key.name) | self._named_with_other_bytes(key.name, sha256)
-        )
-        passed = (key.at_attempt(number) for number in range(newest.key.attempt + 1 if newest else 0, free.attempt))
-        for version in there.intersection(each.version for each in passed):
-            self.storage.set_aside(f"{key.name}/{version}", f"{key.name}/{version}")
+        named = self._named(key.name)
+        other = {ref.version for ref in named if ref.sha256 != sha256}
+        same = {ref.version for ref in named} - other
+        free = _next_attempt(key, newest, (there | self.set_aside(key.name)) - same | other)
+        first = newest.key.attempt + 1 if newest else 0
+        for version in there.intersection(key.at_attempt(each).version for each in range(first, free.attempt + 1)):
+            if not self.manifest(key.name, version):  # another machine may have put it back
+                self.storage.set_aside(f"{key.name}/{version}", f"{key.name}/{version}")
         return free
 
-    def _named_with_other_bytes(self, name: str, sha256: str) -> set[str]:
-        """The versions of an artifact, there or lost, that runs or the current one have with another content."""
+    def _named(self, name: str) -> set[ArtifactRef]:
+        """The versions of an artifact, there or lost, that runs or the current one have, with their content."""
         names = [CURRENT, *(f"{RUNS}/{record}" for record in self.storage.names(RUNS))]
-        taken: set[str] = set()
+        named: set[ArtifactRef] = set()
         for content in self.storage.read_all(names).values():
             with suppress(ValidationError):
                 ref = _Naming.model_validate_json(content).artifacts.get(name)
-                taken |= {ref.version} if ref and ref.sha256 != sha256 else set()
-        return taken
+                named |= {ref} if ref else set()
+        return named
 
     def _made_elsewhere(self, key: Key, newest: Manifest | None, *, damaged: bool) -> Manifest | None:
         """A later attempt than the newest one that was there before, or that one if it is damaged no more."""
