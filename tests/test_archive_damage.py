@@ -1,5 +1,6 @@
 """Archives damaged anywhere, or made to crash, hang or fill memory: read or refused, and never anything else."""
 
+import pickle
 import pickletools
 import random
 import resource
@@ -47,6 +48,35 @@ def test_a_deeply_nested_key_does_not_crash_the_process(tmp_path: Path) -> None:
     meta = b"\x80\x02})" + b"\x85" * 300_000 + b"Ns."
     path = official_archive(tmp_path / "archive", members={"batches.meta": meta})
     assert read_in_a_process(path) == (0, "refused")
+
+
+def test_a_few_bytes_cannot_stand_for_a_value_that_takes_for_ever_to_be_shown(tmp_path: Path) -> None:
+    labels: list[object] = ["x"]
+    for _ in range(20):
+        labels = [labels] * 10
+    batch = pickle.dumps({"labels": labels, "data": None}, protocol=2)
+    assert len(batch) < 1_000
+    path = official_archive(tmp_path / "archive", members={"data_batch_1": batch})
+    assert read_in_a_process(path) == (0, "refused")
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+@pytest.mark.parametrize("size", [2**40, 2**62, 2**63])
+def test_a_name_of_absurd_length_is_refused(tmp_path: Path, kind: bytes, size: int) -> None:
+    (tmp_path / "archive").write_bytes(header(kind, size) + bytes(1_024))
+    assert read_in_a_process(tmp_path / "archive") == (0, "refused")
+
+
+def test_names_for_names_without_end_are_refused(tmp_path: Path) -> None:
+    named = header(tarfile.GNUTYPE_LONGNAME, 5) + b"name".ljust(512, b"\0")
+    (tmp_path / "archive").write_bytes(3_000 * named + header(tarfile.REGTYPE, 0) + bytes(1_024))
+    assert read_in_a_process(tmp_path / "archive") == (0, "refused")
+
+
+def header(kind: bytes, size: int) -> bytes:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
 
 
 def test_a_member_of_negative_size_is_not_read_for_ever(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ TUTORIAL_CLASSES = ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse
 PIXELS = 3 * 32 * 32
 MAX_MEMBER_BYTES = 2**31
 GENERATED_MARKER = "generated"
+NOT_WHOLE = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
+ABSURD = (MemoryError, OverflowError, RecursionError)  # what tarfile raises for headers that were made to be so
 
 
 class BadArchive(InputError):
@@ -91,10 +93,11 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
                 yield name, file.read()
             while tar.fileobj and tar.fileobj.read(1 << 20):
                 pass  # to its end, where the compressed forms have their checksums
-    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
+    except (*NOT_WHOLE, *ABSURD) as error:
         reason = str(error).partition("\n")[0].rstrip(":")
         raise BadArchive(
-            f"{path.name}: expected a whole tar archive, got {reason!r}; it is truncated or damaged: get it again"
+            f"{path.name}: expected a whole tar archive, got {reason!r}; it is truncated or damaged: get it again "
+            "(from a URL by --refresh download)"
         ) from error
 
 

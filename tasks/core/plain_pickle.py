@@ -3,6 +3,7 @@
 import io
 import pickle
 from collections.abc import Callable, Sequence
+from reprlib import Repr
 from typing import Any, ClassVar
 
 
@@ -11,10 +12,22 @@ def load_plain(data: bytes) -> Any:
     return _PlainUnpickler(io.BytesIO(data), encoding="bytes").load()
 
 
+class _Short(Repr):
+    """Looks at no more of a value than is shown of it: a few hundred bytes can stand for a list of billions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 2
+        self.maxlong = self.maxstring = self.maxother = 60
+
+    def repr_bytes(self, value: bytes, _: int) -> str:
+        return repr(value[: self.maxstring])
+
+
 def in_short(value: object) -> str:
     try:
-        text = ascii(value)
-    except (RecursionError, ValueError):
+        text = _Short().repr(value).encode("ascii", "backslashreplace").decode()
+    except ValueError:  # a number with too many digits
         text = type(value).__name__
     return text if len(text) <= 60 else f"{text[:57]}..."
 
