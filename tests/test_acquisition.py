@@ -439,3 +439,14 @@ def test_generated_images_follow_the_code_that_draws_them(monkeypatch: pytest.Mo
     key = raw_stage("synthetic", None, Path()).key
     assert {"tasks/core/synthetic.py: write_archive", "tasks/core/synthetic.py: _draw"} <= key.code.keys()
     assert "numpy" in key.environment
+
+
+def test_what_a_url_gives_that_is_no_archive_is_not_kept(store: Store, own: Path, serve: Serve, log: list[str]) -> None:
+    page, good = serve(b"<html>please log in</html>"), serve()
+    for _ in range(2):
+        with pytest.raises(WorldError, match="expected a tar archive from http://127"):
+            acquire(store, page.url, log)
+    assert len(page.ranges()) == 2
+    assert not store.versions("raw")
+
+    assert payload(store, acquire(store, good.url, log).ref) == own.read_bytes()

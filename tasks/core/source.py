@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256 as sha256_hash
 from pathlib import Path, PurePosixPath
+from tarfile import is_tarfile
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -13,7 +14,7 @@ from pydantic import JsonValue
 from tasks.core import files
 from tasks.core.code_digest import code_digests
 from tasks.core.config import is_url, without_credentials
-from tasks.core.errors import InputError
+from tasks.core.errors import InputError, WorldError
 from tasks.core.identity import OFFICIAL_SHA256
 from tasks.core.store.artifact import Key, Log, Stage
 from tasks.core.synthetic import write_archive
@@ -74,6 +75,10 @@ def _download(urls: Sequence[str], sha256: str | None, downloads: Path, folder: 
     target = downloads / own_folder / (PurePosixPath(urlsplit(urls[0]).path).name or ARCHIVE)
     target.parent.mkdir(parents=True, exist_ok=True)
     fetch(urls, target, sha256, log)
+    if not sha256 and not is_tarfile(target):  # a portal's page, perhaps, which would be reused for ever
+        target.unlink()
+        asked = without_credentials(urls[0])
+        raise WorldError(f"source: expected a tar archive from {asked}, got something else; look at what it answers")
     target.rename(folder / ARCHIVE)
 
 
