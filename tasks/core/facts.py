@@ -95,8 +95,12 @@ def command_of(recipe: Recipe, seed: int, dataset: Identity, weights: Manifest) 
     if environment["devices"] != 1:
         found["devices"] = environment["devices"]
     words = ["python", "flows/cifar_flow.py"]
-    for name, value in found.items():
-        words += [f"--{name.replace('_', '-')}", str(value)]
     if environment["deterministic"]:
-        words.append("--deterministic")
+        found["deterministic"] = True
+    for name, value in found.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", str(value)]
     return shlex.join(words)
