@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from killing import go_on, killed_at_every_step, started
 from places import FolderPlace, flip_a_bit, make_unreadable, payload_of, staged
+from tiny import tiny_archive
 from tiny_artifacts import quiet, stage_of
 
 from tasks.core.errors import ExpectedError, InputError, WorldError
@@ -135,6 +136,29 @@ def test_a_build_that_finds_no_room_says_so_in_one_line_and_leaves_nothing_behin
     assert str(folder.root) in said
     assert staged(store) == []
     assert folder.versions("x") == {}
+
+
+NO_ROOM_FOR_ARRAYS = """
+import resource, sys
+from pathlib import Path
+from tasks.core.config import Normalization
+from tasks.core.dataset import normalize_into
+from tasks.core.errors import WorldError
+from tasks.core.files import disk_errors
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+folder = Path(sys.argv[1])
+try:
+    with disk_errors(folder):
+        normalize_into(folder, Path(sys.argv[2]), Normalization())
+except WorldError as error:
+    print(error)
+"""
+
+
+def test_arrays_that_find_no_room_say_so_in_one_line(tmp_path: Path) -> None:
+    with started(NO_ROOM_FOR_ARRAYS, tmp_path, tiny_archive(tmp_path / "archive", train=50, test=10)) as process:
+        [said] = go_on(process)
+    assert said == f"disk: {os.strerror(errno.EFBIG)} in {tmp_path}; free some or give another folder"
 
 
 def test_what_a_build_may_not_read_elsewhere_is_not_blamed_on_the_store(store: Store, tmp_path: Path) -> None:

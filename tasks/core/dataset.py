@@ -63,6 +63,7 @@ def normalize_into(folder: Path, archive_file: Path, normalization: Normalizatio
     identity = identify(archive, files.sha256_of(archive_file))
     description = Description(identity=identity, classes=archive.classes, normalization=normalization)
     train, test = archive.train_batches, archive.test
+    files.check_space(folder, sum(batch.images.nbytes for batch in (*train, test)))
     for name, parts in zip(
         ARRAYS,
         ([batch.images for batch in train], [batch.labels for batch in train], [test.images], [test.labels]),
@@ -99,7 +100,7 @@ def _save_joined(path: Path, parts: Sequence[NDArray[np.uint8]]) -> None:
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for part in parts:
-            part.tofile(file)
+            file.write(np.ascontiguousarray(part).data)
 
 
 def load_dataset(folder: Path) -> Dataset:
