@@ -120,6 +120,20 @@ def test_what_a_module_imports_from_beside_it_counts_however_and_wherever_it_doe
     assert code_of(f"{module}:network") != found
 
 
+def test_folders_that_are_linked_into_the_package_are_part_of_it(own_package: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "deep.py").write_text("width = 5\n")
+    (own_package / "linked").symlink_to(tmp_path / "linked")
+    (own_package / "again").symlink_to(own_package)
+    model = f"{own_package.name}.nets:network"
+    found = code_of(model)
+
+    (tmp_path / "linked" / "deep.py").write_text("width = 6\n")
+
+    changed = code_of(model)
+    assert [name for name in found if changed[name] != found[name]] == [f"{own_package.name}/linked/deep.py"]
+
+
 def test_what_it_imports_from_another_folder_counts_too_if_nobody_installed_it(
     own_package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import os
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -59,7 +60,16 @@ def _place(name: str) -> tuple[Path, str] | None:
 
 
 def _files(folder: Path, name: str) -> list[Path]:
-    return [file for file in (folder / f"{name}.py", *sorted((folder / name).rglob("*.py"))) if file.is_file()]
+    """A module's or a package's own; linked folders are part of it, too."""
+    found, seen = [folder / f"{name}.py"], set[Path]()
+    for place, folders, names in os.walk(folder / name, followlinks=True):
+        folders.sort()
+        if (real := Path(place).resolve()) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [Path(place) / each for each in names if each.endswith(".py")]
+    return [file for file in sorted(found) if file.is_file()]
 
 
 def _read(file: Path) -> tuple[str, set[str]]:
