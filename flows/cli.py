@@ -222,7 +222,8 @@ def verify(*, store: StoreOption = None, json: JsonOption = False) -> int:
     from tasks.core.store.opening import open_unsettled
     from tasks.core.store.verification import verify as pieces_of
 
-    as_it_is = open_unsettled(store_location(store), must_exist=True)  # opening it otherwise puts things right
+    # Opening it otherwise would put things right.
+    as_it_is = open_unsettled(store_location(store), printing.note, must_exist=True)
     findings = printing.findings_of(pieces_of(as_it_is))
     printing.answer(findings, printing.findings, json=json)
     return int(any(not finding.known for finding in findings))

@@ -5,8 +5,9 @@ import json
 from places import Place
 from tiny_artifacts import finished_run, identity_of, results
 
-from tasks.core.store.current import ROOT_FILES, Current, read_current
+from tasks.core.store.current import Current, read_current
 from tasks.core.store.runs import RunRecord
+from tasks.core.store.storage import ROOT_FILES
 
 
 def root_files(place: Place) -> dict[str, bytes]:

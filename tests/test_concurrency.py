@@ -23,9 +23,10 @@ from tiny_artifacts import finished_run, identity_of, results
 from tasks.core.gate import judged
 from tasks.core.store import Store, open_store
 from tasks.core.store.artifact import Key, Log, Stage
-from tasks.core.store.current import ROOT_FILES, read_current
+from tasks.core.store.current import read_current
 from tasks.core.store.history import history
 from tasks.core.store.runs import recorded_run
+from tasks.core.store.storage import ROOT_FILES
 from tasks.core.store.verification import verify
 
 AT_ONCE = 8 if SOAK else 4  # whole pipelines

@@ -26,11 +26,11 @@ from tasks.core.gate import judged
 from tasks.core.identity import Identity
 from tasks.core.store import Store
 from tasks.core.store.collection import collect
-from tasks.core.store.current import ROOT_FILES, promote_run, roll_back
+from tasks.core.store.current import promote_run, roll_back
 from tasks.core.store.history import find_run
-from tasks.core.store.promotions import LOG, in_good_standing, read_log
+from tasks.core.store.promotions import in_good_standing, read_log
 from tasks.core.store.runs import recorded_run
-from tasks.core.store.storage import MANIFEST
+from tasks.core.store.storage import LOG, MANIFEST, ROOT_FILES
 
 Action = Callable[[Store], object]
 Spoil = Callable[[Place, str], None]

@@ -14,10 +14,10 @@ from promotions import actions, current, files_of, finished, logged, root_files
 from tiny_artifacts import finish, identity_of, make_artifact, quiet, results
 
 from tasks.core.store import open_store
-from tasks.core.store.current import ROOT_FILES
 from tasks.core.store.opening import open_unsettled
 from tasks.core.store.promotions import in_good_standing, read_log
 from tasks.core.store.runs import recorded_run
+from tasks.core.store.storage import ROOT_FILES
 
 PROMOTE = """
 from tiny_artifacts import finished_run
@@ -151,7 +151,7 @@ def test_a_promotion_that_was_cut_short_is_on_record_before_the_next_one(stale: 
     """Whoever opened the store before it was cut short does not settle it by opening."""
     cut_short = current(stale).run
 
-    with recorded_run(open_unsettled(stale.root), {}, {}, quiet) as third:
+    with recorded_run(open_unsettled(stale.root, quiet), {}, {}, quiet) as third:
         finish(third, "three", identity_of(), "auto", quiet)
 
     assert [entry["run"] for entry in logged(stale)][1:] == [cut_short, third.record.run]

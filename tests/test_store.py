@@ -21,12 +21,12 @@ from places import (
     payload_of,
     truncate,
 )
-from tiny_artifacts import quiet, stage_of
+from tiny_artifacts import finished_run, quiet, stage_of
 
 from tasks.core.errors import ExpectedError, InputError
 from tasks.core.store import DamagedArtifact, Store, open_store
 from tasks.core.store.artifact import ArtifactRef, Key, Log, Stage
-from tasks.core.store.runs import recorded_run
+from tasks.core.store.runs import read_records, recorded_run
 from tasks.core.store.storage import MANIFEST
 
 Spoil = Callable[[Place, str], None]
@@ -252,6 +252,34 @@ def test_refresh_makes_a_new_attempt_of_the_same_bytes_too(store: Store) -> None
 
     assert second.version != first.version
     assert second.sha256 == first.sha256
+
+
+# Opening
+
+
+def test_a_store_that_lost_its_description_is_still_one(place: Place, log: list[str]) -> None:
+    kept = finished_run(place.location, "one").record
+    place.delete("store.json")
+
+    again = open_store(place.location, log.append, must_exist=True)
+
+    assert log == [f"store.json was missing in {place.location}, and is made anew; check the disk"]
+    assert [record.run for record in read_records(again)] == [kept.run]
+    assert place.json("store.json") == {"format": 1}
+
+
+@pytest.mark.parametrize("name", ["report.html", "predictions.parquet"])
+def test_no_store_is_made_where_a_run_would_overwrite_somebodys_files(place: Place, name: str) -> None:
+    beside = place.beside("mine")
+    beside.write("README.md", b"these may be there")
+    beside.open()
+    beside.delete("store.json")
+    beside.write(name, b"mine")
+
+    with pytest.raises(InputError, match=f"got one with a {name} that is no run's; give another one by --store"):
+        beside.open()
+
+    assert beside.read(name) == b"mine"
 
 
 # Lost manifests

@@ -21,9 +21,8 @@ from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef, Outcome, Stage
 from tasks.core.store.bucket import Bucket
 from tasks.core.store.current import promote_run
-from tasks.core.store.promotions import LOG
 from tasks.core.store.runs import recorded_run
-from tasks.core.store.storage import MANIFEST
+from tasks.core.store.storage import LOG, MANIFEST
 
 PAYLOAD = {"a.bin": b"the bytes of a", "b.bin": b"the bytes of b"}
 OTHER_BYTES = {"a.bin": b"other bytes", "b.bin": b"the bytes of b"}

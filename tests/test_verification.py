@@ -22,9 +22,9 @@ from tiny_artifacts import finished_run, quiet, stage_of
 
 from tasks.core.store import ArtifactRef, open_store
 from tasks.core.store.collection import collect
-from tasks.core.store.current import ROOT_FILES
 from tasks.core.store.opening import open_unsettled
 from tasks.core.store.runs import RunRecord, recorded_run
+from tasks.core.store.storage import ROOT_FILES
 from tasks.core.store.verification import Finding, verify
 
 
@@ -35,7 +35,7 @@ def runs(place: Place) -> list[RunRecord]:
 
 
 def found(place: Place) -> list[Finding]:
-    return [finding for _, findings in verify(open_unsettled(place.location)) for finding in findings]
+    return [finding for _, findings in verify(open_unsettled(place.location, quiet)) for finding in findings]
 
 
 def wrong(place: Place) -> list[str]:

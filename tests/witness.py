@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from tasks.core.store import ArtifactRef, DamagedArtifact, Store
 from tasks.core.store.artifact import Manifest
-from tasks.core.store.current import ROOT_FILES, Current
+from tasks.core.store.current import Current
 from tasks.core.store.promotions import LogEntry
 from tasks.core.store.runs import RunRecord
-from tasks.core.store.storage import MANIFEST
+from tasks.core.store.storage import MANIFEST, ROOT_FILES
 from tasks.core.store.verification import verify
 
 Files = dict[str, bytes]

@@ -18,7 +18,6 @@ from tasks.core.identity import Identity
 from tasks.core.store.artifact import ArtifactRef, Log
 from tasks.core.store.opening import open_unsettled
 from tasks.core.store.promotions import (
-    LOG,
     LogEntry,
     append_entry,
     ever_promoted,
@@ -27,16 +26,9 @@ from tasks.core.store.promotions import (
     read_log,
 )
 from tasks.core.store.runs import RunRecord, read_record, record_name, write_record
-from tasks.core.store.storage import QUARANTINE, dated
-from tasks.core.store.versions import CURRENT, DamagedArtifact, Store, now
+from tasks.core.store.storage import CURRENT, LOG, QUARANTINE, ROOT_FILES, dated
+from tasks.core.store.versions import DamagedArtifact, Store, now
 
-ROOT_FILES = {
-    "per_class.parquet": "per_class",
-    "predictions.parquet": "predictions",
-    "cifar_net.pth": "weights",
-    "report.html": "report",
-    "metrics.json": "report",
-}
 LOCK = "promotion"
 
 
@@ -154,7 +146,7 @@ def open_store(location: Path | str, log: Log = print, *, must_exist: bool = Fal
 
     What killed processes left half done is swept away or, if it was a promotion, finished.
     """
-    store = open_unsettled(location, must_exist=must_exist)
+    store = open_unsettled(location, log, must_exist=must_exist)
     with suppress(Timeout), FileLock(store.lock_path(LOCK)).acquire(timeout=0):  # who holds it has settled the store
         try:
             _settle(store, log)

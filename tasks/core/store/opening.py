@@ -11,9 +11,10 @@ from filelock import FileLock, Timeout
 from tasks.core import files
 from tasks.core.config import is_bucket
 from tasks.core.errors import InputError
+from tasks.core.store.artifact import Log
 from tasks.core.store.bucket import Bucket
 from tasks.core.store.folder import Folder
-from tasks.core.store.storage import Storage
+from tasks.core.store.storage import CURRENT, LOG, ROOT_FILES, Storage
 from tasks.core.store.versions import Store
 
 FORMAT = 1
@@ -25,13 +26,16 @@ class NoStore(InputError):
     """There is no store where one must be."""
 
 
-def open_unsettled(location: Path | str, *, must_exist: bool = False) -> Store:
-    """The store at a location, made if there is none; half made versions are swept away, all else stays as it is."""
+def open_unsettled(location: Path | str, log: Log, *, must_exist: bool = False) -> Store:
+    """The store at a location, made if there is none; half made versions are swept away, all else stays as it is.
+
+    InputError if it must exist and does not, or where it would be made among files that are not its own.
+    """
     storage = Bucket(str(location).rstrip("/")) if is_bucket(str(location)) else Folder(Path(location).absolute())
     store = Store(storage)
-    if must_exist and storage.read(DESCRIPTION) is None:
-        raise NoStore(f"store {location}: there is none yet; give another one by --store, or make it by `cifar run`")
     try:
+        if storage.read(DESCRIPTION) is None:
+            _look_around(storage, log, must_exist=must_exist)
         storage.prepare()
         with store.locked("opening", log=lambda _: None):
             _describe(storage)
@@ -46,6 +50,23 @@ def open_unsettled(location: Path | str, *, must_exist: bool = False) -> Store:
             f"store {location}: cannot be written ({error.strerror}); give another one by --store"
         ) from None
     return store
+
+
+def _look_around(storage: Storage, log: Log, *, must_exist: bool) -> None:
+    """What a place without a description holds: a store that has lost it, nothing, or somebody's own files."""
+    there = set(storage.names(""))
+    if there & {CURRENT, LOG}:
+        log(f"{DESCRIPTION} was missing in {storage.location}, and is made anew; check the disk")
+        return
+    if must_exist:
+        raise NoStore(
+            f"store {storage.location}: there is none yet; give another one by --store, or make it by `cifar run`"
+        )
+    if taken := sorted(there & ROOT_FILES.keys()):
+        raise InputError(
+            f"store {storage.location}: expected a store or a folder to make one in, got one with a {taken[0]} that is "
+            "no run's; give another one by --store"
+        )
 
 
 def _untouched(unfinished: Path) -> list[Path]:

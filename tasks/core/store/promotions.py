@@ -7,9 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.core.store.runs import RunRecord, read_records, run_ids
+from tasks.core.store.storage import LOG
 from tasks.core.store.versions import Store
-
-LOG = "promotions.jsonl"
 
 
 class LogEntry(BaseModel):

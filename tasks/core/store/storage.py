@@ -7,8 +7,18 @@ from typing import Protocol
 
 from tasks.core.store.artifact import FileFacts, Manifest
 
+CURRENT = "current.json"
+LOG = "promotions.jsonl"
 MANIFEST = "manifest.json"
 QUARANTINE = ".quarantine"
+# The current run's files, which stand at a store's root, each with the artifact that it is of.
+ROOT_FILES = {
+    "per_class.parquet": "per_class",
+    "predictions.parquet": "predictions",
+    "cifar_net.pth": "weights",
+    "report.html": "report",
+    "metrics.json": "report",
+}
 
 
 def dated(label: str) -> str:

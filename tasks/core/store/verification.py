@@ -7,9 +7,10 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.core.errors import WorldError
 from tasks.core.store.artifact import ArtifactRef
-from tasks.core.store.current import ROOT_FILES, LostCurrent, current_by_log, read_current
-from tasks.core.store.promotions import LOG, gaps, read_log
+from tasks.core.store.current import LostCurrent, current_by_log, read_current
+from tasks.core.store.promotions import gaps, read_log
 from tasks.core.store.runs import RunRecord, read_record, run_ids
+from tasks.core.store.storage import LOG, ROOT_FILES
 from tasks.core.store.versions import Store
 
 AT_NEXT_RUN = "the next run that needs it makes it anew"

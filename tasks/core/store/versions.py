@@ -29,10 +29,9 @@ from tasks.core.store.artifact import (
     content_digest,
     why_made,
 )
-from tasks.core.store.storage import MANIFEST, QUARANTINE, Storage
+from tasks.core.store.storage import CURRENT, MANIFEST, QUARANTINE, Storage
 
 RUNS = "runs"
-CURRENT = "current.json"
 VERSION = re.compile("[0-9a-f]{12}")  # whatever else lies in a store is somebody's own
 
 
