@@ -75,10 +75,12 @@ def predict(
     from flows.local_server import prefect_server
     from flows.parameters import as_parameters
     from tasks.core.prediction.image_files import find_images
+    from tasks.core.prediction.output import files_in
     from tasks.core.store.history import artifact_of
 
     names, [folder] = as_parameters("images", images), as_parameters("output", [output])
-    find_images(names, lambda _: None)  # what is mistyped is told before the heavy imports
+    files_in(Path(folder))  # what is mistyped is told before the heavy imports
+    find_images(names, lambda _: None)
     artifact_of(_opened(store), run, "weights")
     with prefect_server() as wait_until_ready:
         from flows.predict_flow import predict_flow

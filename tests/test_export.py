@@ -326,7 +326,12 @@ def test_the_file_is_named_after_the_run_where_no_other_name_is_given(
 
 @pytest.mark.parametrize(
     ("output", "words"),
-    [("", "output: expected a file, got the folder "), ("no/net", "output: expected a folder that can be written, ")],
+    [
+        ("", "output: expected a file, got the folder "),
+        ("no/net", "output: expected a folder that can be written, "),
+        ("artifacts/cifar_net.pth", "output: expected a folder of your own, got the store "),
+        ("n" * 235, "output: expected a name of at most 240 bytes, got one of 246"),
+    ],
 )
 def test_where_no_file_can_be_written_is_said_at_once(cifar: Cifar, tmp_path: Path, output: str, words: str) -> None:
     said = cifar.refused("export", "current", "--format", "onnx", "--output", str(tmp_path / output))

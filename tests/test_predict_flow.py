@@ -76,6 +76,7 @@ def test_the_ui_shows_what_images_were_taken_for(shell: Pipeline, photos: Path, 
         ([""], "expected a name in UTF-8, got ''"),
         ([os.fsdecode(b"\xff.png")], r"got '\xff.png'; give its folder"),
         (["photos", "--output", os.fsdecode(b"\xff")], r"output: expected a name in UTF-8, got '\xff'"),
+        (["photos", "--output", "photos/cat.jpg"], "output: expected a folder, got a file: "),
     ],
 )
 def test_a_wrong_value_is_one_line_and_exit_code_2_before_the_heavy_imports(

@@ -129,8 +129,17 @@ def test_if_nothing_can_be_read_that_is_an_error_after_the_reasons_are_written(
     (tmp_path / "empty.png").touch()
     with pytest.raises(InputError, match="expected one or more that can be read, got 1 that cannot"):
         predicted(classifier, tmp_path / "empty.png", tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
-    assert len(read_table(tmp_path / "out" / "predictions.parquet")) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"unreadable.parquet"}
+    assert len(read_table(tmp_path / "out" / "unreadable.parquet")) == 1
+
+
+def test_where_nothing_can_be_read_the_earlier_answers_stay(classifier: Classifier, tmp_path: Path) -> None:
+    predicted(classifier, saved(noise(1), tmp_path / "one.png"), tmp_path / "out")
+    earlier = {name: (tmp_path / "out" / name).read_bytes() for name in ("predictions.parquet", "gallery.html")}
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(InputError, match="expected one or more that can be read"):
+        predicted(classifier, tmp_path / "empty.png", tmp_path / "out")
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in earlier} == earlier
     assert len(read_table(tmp_path / "out" / "unreadable.parquet")) == 1
 
 
@@ -206,6 +215,19 @@ def test_an_output_that_is_no_folder_is_refused_in_one_line(classifier: Classifi
     for output in (path, path / "below"):
         with pytest.raises(InputError, match="output: expected a folder, got a file"):
             predicted(classifier, path, output)
+
+
+def test_nothing_is_predicted_into_a_store_or_in_a_folders_place(
+    classifier: Classifier, artifacts: Path, tmp_path: Path
+) -> None:
+    path, stored = saved(noise(1), tmp_path / "one.png"), (artifacts / "predictions.parquet").read_bytes()
+    with pytest.raises(InputError, match="output: expected a folder of your own, got the store"):
+        predicted(classifier, path, artifacts)
+    assert (artifacts / "predictions.parquet").read_bytes() == stored
+
+    (tmp_path / "out" / "predictions.parquet").mkdir(parents=True)
+    with pytest.raises(InputError, match="output: expected a file, got the folder"):
+        predicted(classifier, path, tmp_path / "out")
 
 
 # The classifier

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,13 @@ def replacing(path: Path) -> Iterator[Path]:
             sync(aside)
             aside.replace(path)
             sync(path.parent)
+    except OSError as error:
+        if error.filename != str(aside):  # of something else
+            raise
+        raise WorldError(f"{path}: cannot be written ({error.strerror}); give another name or folder") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # as a name that is too long
+            aside.unlink(missing_ok=True)
 
 
 def unfinished(folder: Path) -> list[str]:

@@ -1,8 +1,26 @@
 """Where a command leaves files that are no artifacts: what its --output names."""
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from tasks.core.errors import InputError, WorldError
+from tasks.core.store.opening import DESCRIPTION
+
+LONGEST_NAME = 240  # file systems take 255, and what is being written has a longer one
+
+
+def check_output(files: Iterable[Path]) -> None:
+    """InputError where a name is too long, or a folder, a file or a store in the way of what is to be written."""
+    for file in files:
+        if (length := len(os.fsencode(file.name))) > LONGEST_NAME:
+            raise InputError(f"output: expected a name of at most {LONGEST_NAME} bytes, got one of {length}")
+        if os.path.isdir(file):  # noqa: PTH112 - pathlib's raises where a name is too long
+            raise InputError(f"output: expected a file, got the folder {file}; give another by --output")
+        if os.path.isfile(file.parent):  # noqa: PTH113
+            raise InputError(f"output: expected a folder, got a file: {file.parent}; give another by --output")
+        if os.path.isfile(file.parent / DESCRIPTION):  # noqa: PTH113
+            raise InputError(f"output: expected a folder of your own, got the store {file.parent}; give another one")
 
 
 def make_output_folder(folder: Path) -> None:

@@ -3,13 +3,17 @@
 from pathlib import Path
 
 from tasks.core.errors import InputError
+from tasks.core.output import check_output
 
 SUFFIX = ".html"
 
 
 def numbers_beside(page: Path) -> Path:
     """The file for a page's numbers; InputError unless a page can be written there."""
-    if page.suffix != SUFFIX or page.is_dir():
-        got = f"{'folder' if page.is_dir() else 'name'} {page}"
-        raise InputError(f"output: expected a file that ends in {SUFFIX}, got the {got}; give another by --output")
-    return page.with_suffix(".json")
+    if page.suffix != SUFFIX:
+        raise InputError(
+            f"output: expected a file that ends in {SUFFIX}, got the name {page}; give another by --output"
+        )
+    numbers = page.with_suffix(".json")
+    check_output([page, numbers])
+    return numbers

@@ -20,6 +20,7 @@ from tasks.core.errors import InputError, WorldError
 from tasks.core.evaluation import class_probabilities
 from tasks.core.exporting.formats import FORMATS, Answer, SelfContained
 from tasks.core.identity import Identity
+from tasks.core.output import check_output
 from tasks.core.recipes import OUR_MODELS, TestAugmentation
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef
@@ -100,10 +101,12 @@ def export(
             tolerance=TOLERANCE,
             versions={name: library_version(name) for name in ("cifar-flow", "torch", *made.libraries)},
         )
-        files.write_bytes(
-            target.with_name(f"{target.name}.check.json"), files.readable_json(check.model_dump(mode="json"))
-        )
+        files.write_bytes(_check_of(target), files.readable_json(check.model_dump(mode="json")))
     return check
+
+
+def _check_of(target: Path) -> Path:
+    return target.with_name(f"{target.name}.check.json")
 
 
 def _require(libraries: Sequence[str]) -> None:
@@ -116,8 +119,7 @@ def _require(libraries: Sequence[str]) -> None:
 
 def _target(output: Path) -> Path:
     target = output.absolute()
-    if target.is_dir():
-        raise InputError(f"output: expected a file, got the folder {target}; give a file's name too")
+    check_output([target, _check_of(target)])
     if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
         raise InputError(f"output: expected a folder that can be written, got {target.parent}; give another --output")
     return target

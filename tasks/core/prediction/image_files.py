@@ -38,7 +38,10 @@ def find_images(names: Sequence[str], log: Callable[[str], None]) -> list[str]:
 def absolute_name(name: str) -> str:
     """A name of a file, folder or glob as it means the same from every folder."""
     is_glob = glob.has_magic(name) and not os.path.lexists(name)
-    here = str(Path.cwd())
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError:
+        raise InputError("the current folder is not there any more; change to another one") from None
     return str(Path(glob.escape(here) if is_glob else here) / name)
 
 

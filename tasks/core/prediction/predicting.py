@@ -18,6 +18,7 @@ from tasks.core.output import make_output_folder
 from tasks.core.prediction.classifier import Classifier
 from tasks.core.prediction.decoding import Picture, Unreadable, decode
 from tasks.core.prediction.image_files import as_text
+from tasks.core.prediction.output import files_in
 from tasks.core.prediction.overview import Overview
 from tasks.core.tables import predictions_table, writing
 
@@ -30,18 +31,17 @@ UNREADABLE = described([PATH, ("reason", pa.string(), "why it cannot be read")])
 def predict_files(folder: Path, paths: Sequence[str], classifier: Classifier, show: ShowCount) -> Overview:
     """Leave `predictions.parquet`, `unreadable.parquet` and `gallery.html` in `folder`, none before all are done.
 
-    Beside the paths, no more than a batch of small images is held. InputError if no image can be read.
+    Beside the paths, no more than a batch of small images is held. InputError if no image can be read, and then
+    `unreadable.parquet` alone is left.
     """
+    page_path, failures_path, answers_path = files_in(folder)
     make_output_folder(folder)
     classes = classifier.lineage.classes
     overview = Overview(classifier.run, str(classifier.weights), classifier.lineage, len(paths))
     answers = _answers([], np.empty((0, len(classes)), np.float32), classes, 0)
-    with (
-        replacing(folder / "gallery.html") as page,
-        replacing(folder / "unreadable.parquet") as failures_file,
-        replacing(folder / "predictions.parquet") as answers_file,
-    ):
+    with replacing(page_path) as page, replacing(answers_path) as answers_file:
         with (
+            replacing(failures_path) as failures_file,
             writing(answers_file, answers.schema, {"artifact": "predictions", **classifier.facts()}) as write_answers,
             writing(failures_file, UNREADABLE, {"artifact": "unreadable", **classifier.facts()}) as write_failures,
         ):
@@ -53,12 +53,12 @@ def predict_files(folder: Path, paths: Sequence[str], classifier: Classifier, sh
                 if failures:
                     write_failures.write_table(_failures(failures))
                     overview.add_unreadable(failures)
+        if not overview.images:
+            raise InputError(
+                f"images: expected one or more that can be read, got {overview.unreadable:,} that cannot; "
+                f"the reasons are in {failures_path}"
+            )
         page.write_text(overview.page(), encoding="utf-8", newline="\n")
-    if not overview.images:
-        raise InputError(
-            f"images: expected one or more that can be read, got {overview.unreadable:,} that cannot; "
-            f"the reasons are in {folder / 'unreadable.parquet'}"
-        )
     return overview
 
 
