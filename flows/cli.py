@@ -1,5 +1,7 @@
 """The `cifar` command: parsed and checked before anything heavy is imported."""
 
+import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -108,9 +110,13 @@ def history(
     """List the runs, newest first, and what each one came to."""
     from flows import printing
     from tasks.core.store.history import history as rows_of
+    from tasks.core.store.runs import run_ids
 
-    rows = rows_of(_opened(store))[:limit]
-    printing.answer(rows, printing.history, json=json)
+    opened = _opened(store)
+    rows = rows_of(opened)
+    if unreadable := len(run_ids(opened)) - len(rows):
+        printing.note(f"records that cannot be read, and are not listed: {unreadable}; see `cifar verify`")
+    printing.answer(rows[:limit], printing.history, json=json)
 
 
 @app.command
@@ -319,6 +325,9 @@ def _explain(settings: Settings) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 2 for the user's input, 1 for the world."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where a terminal's encoding lacks a letter
     try:
         exit_code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
@@ -329,11 +338,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sentence = reason if reason.endswith("...") else reason.removesuffix(".")
         return _failed(f"{sentence}; see --help", InputError.exit_code)
     except BrokenPipeError:  # whoever reads, as `head` does, has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()
         return 141
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
+            raise
+        _print_no_more()
+        return _failed(f"output: {error.strerror}; give it another place", 1)
     except KeyboardInterrupt:
         return _failed("interrupted; run the same command again to go on", 130)
     return exit_code or 0
+
+
+def _print_no_more() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _failed(message: str, exit_code: int) -> int:

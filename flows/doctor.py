@@ -91,6 +91,9 @@ def _disk(location: str) -> Check:
 def _store(location: str) -> Iterator[Check]:
     from tasks.core.store.current import open_store, read_current
     from tasks.core.store.history import history
+    from tasks.core.store.opening import NoStore
+    from tasks.core.store.promotions import gaps
+    from tasks.core.store.runs import read_records, run_ids
     from tasks.core.store.storage import QUARANTINE
 
     said: list[str] = []
@@ -99,12 +102,18 @@ def _store(location: str) -> Iterator[Check]:
         current, rows = read_current(store), history(store)
     except ExpectedError as error:
         words, _, advice = str(error).partition("; ")
-        state = "bad" if error.exit_code == 1 else "note"
+        state = "note" if isinstance(error, NoStore) else "bad"
         yield Check(name="store", state=state, found=words.removeprefix("store "), advice=advice)
         return
     running = sum(row.status == "running" for row in rows)
     found = f"{location}: {len(rows)} runs, {running} in progress, current {current.run if current else 'none'}"
     yield Check(name="store", state="ok", found=found, advice="`cifar verify` hashes all of it")
+    records = read_records(store)
+    if unreadable := len(run_ids(store)) - len(records):
+        found = f"records of runs that cannot be read: {unreadable}"
+        yield Check(name="store", state="bad", found=found, advice="`cifar verify` says which")
+    for wrong, advice in gaps(store, records):
+        yield Check(name="store", state="bad", found=wrong, advice=advice)
     for line in said:
         words, _, advice = line.partition("; ")
         yield Check(name="store", state="bad", found=words, advice=advice)

@@ -142,6 +142,20 @@ def test_a_reader_that_has_read_enough_is_no_error(shell: Pipeline) -> None:
     assert process.returncode == 141
 
 
+def test_letters_that_an_output_cannot_show_are_replaced(cifar: Cifar) -> None:
+    said = cifar("doctor", "--store", "/no/such/store", PYTHONIOENCODING="latin-1").stdout
+    assert "there is none yet ? give another one by --store" in said
+
+
+def test_an_output_that_is_full_is_one_line(shell: Pipeline) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [CIFAR, "history"], env=shell.environ(), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: output: No space left on device; give it another place\n"
+
+
 # run
 
 
@@ -208,6 +222,26 @@ def test_doctor_is_content_without_a_server_and_makes_no_store(cifar: Cifar, tmp
     [store] = [line for line in lines if " store: " in line]
     assert store.startswith(f"note  store: {nowhere}: there is none yet → give another one by --store")
     assert not nowhere.parent.exists()
+
+
+def test_what_cannot_be_read_in_a_store_is_told_by_doctor_and_history(cifar: Cifar, artifacts: Path) -> None:
+    [record, _] = sorted((artifacts / "runs").iterdir())
+    record.write_text("{")
+    with (artifacts / "promotions.jsonl").open("a") as log:
+        log.write("{torn\n")
+
+    lines = cifar("doctor", exit_code=1).stdout.splitlines()
+    history = cifar("history")
+
+    assert "bad   store: records of runs that cannot be read: 1 → `cifar verify` says which" in lines
+    assert any(line.startswith("bad   store: promotions.jsonl: 1 lines cannot be read → ") for line in lines)
+    assert history.stderr == "records that cannot be read, and are not listed: 1; see `cifar verify`\n"
+
+
+def test_a_store_of_another_format_is_a_bad_one(cifar: Cifar, artifacts: Path) -> None:
+    (artifacts / "store.json").write_text('{"format": 99}')
+    lines = cifar("doctor", exit_code=1).stdout.splitlines()
+    assert any(line.startswith("bad   store: ") and "expected format 1, got 99" in line for line in lines)
 
 
 def test_what_is_to_be_done_at_exit_is_done_and_then_the_program_ends_with_its_exit_code() -> None:

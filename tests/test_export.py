@@ -50,9 +50,10 @@ class Small(nn.Module):
 """
 
 EXPORTING = """
+import torch
 from tasks.core.config import Normalization
 from tasks.core.errors import InputError
-from tasks.core.exporting.formats import SelfContained, onnx_bytes
+from tasks.core.exporting.formats import SelfContained, onnx_bytes, program_bytes
 from tasks.core.networks import new_network
 
 def outcome(model):
@@ -63,6 +64,8 @@ def outcome(model):
         return "refused"
 
 print(", ".join(map(outcome, ["tasks.core.model:Net", "own_networks:Undecided", "own_networks:Bessel"])))
+fast = new_network("tasks.core.whitened:fast", 10, seed=1).eval().to(memory_format=torch.channels_last)
+program_bytes(SelfContained(fast, Normalization()), "{}")
 """
 
 Train = Callable[..., str]

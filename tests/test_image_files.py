@@ -98,6 +98,14 @@ def test_an_empty_folder_among_others_is_told_and_does_not_stop_the_rest(photos:
     assert lines == [f"images: expected PNG, JPEG or WebP files in {tmp_path / 'empty'}, got none"]
 
 
+def test_a_current_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(InputError, match="the current folder is not there any more"):
+        absolute_name("photos")
+
+
 def test_odd_names_are_found_and_shown_on_one_line(tmp_path: Path) -> None:
     odd = ["-n.png", "<b>.png", "two\nlines.png", "bell\a.png", "katze 猫.png", os.fsdecode(b"latin-\xe9.png")]
     for name in odd:

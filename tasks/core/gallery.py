@@ -70,7 +70,8 @@ def _on_one_sheet(
     """As many images as a page may hold, with those that it shows at once."""
     most = MOST_IMAGES
     while True:
-        rows = pd.concat([spread(predictions, most), *at_once]).drop_duplicates("index")
+        rows = pd.concat([spread(predictions, max(0, most - sum(map(len, at_once)))), *at_once])
+        rows = rows.drop_duplicates("index")
         sheet = sheet_of(copied(dataset.test_images, rows["index"].to_numpy()))
         if len(sheet.uri) <= MOST_BYTES or not most:
             return rows, sheet

@@ -11,9 +11,7 @@ SUFFIX = ".html"
 def numbers_beside(page: Path) -> Path:
     """The file for a page's numbers; InputError unless a page can be written there."""
     if page.suffix != SUFFIX:
-        raise InputError(
-            f"output: expected a file that ends in {SUFFIX}, got the name {page}; give another by --output"
-        )
+        raise InputError(f"output: expected a file that ends in {SUFFIX}, got the name {page}; give another one")
     numbers = page.with_suffix(".json")
     check_output([page, numbers])
     return numbers

@@ -1,5 +1,6 @@
 """The file formats that other programs run a network from: how it becomes bytes, and how these bytes answer again."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from copy import deepcopy
@@ -88,7 +89,9 @@ def onnx_opened(path: Path, _: SelfContained) -> Answer:
 
 def program_bytes(classifier: SelfContained, metadata: str) -> bytes:
     buffer = BytesIO()
-    torch.export.save(traced(classifier), buffer, extra_files={METADATA_KEY: metadata})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is saved is read again and held against what it should answer
+        torch.export.save(traced(classifier), buffer, extra_files={METADATA_KEY: metadata})
     return buffer.getvalue()
 
 

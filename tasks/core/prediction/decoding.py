@@ -11,6 +11,7 @@ FORMATS = ("PNG", "JPEG", "WEBP")  # not all that Pillow knows: for some it star
 SIZE = 32
 ENOUGH = 8 * SIZE  # pixels a side from which nothing is lost to 32
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 0
+Image.MAX_IMAGE_PIXELS = None  # Pillow looks at the size before it is decided how much of a JPEG is decoded
 
 
 class Picture(NamedTuple):
@@ -46,6 +47,9 @@ def _pixels(path: Path) -> NDArray[np.uint8]:
         image.draft(None, (ENOUGH, ENOUGH))  # JPEG alone: decodes an 8th as many pixels a side, where that is enough
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"expected at most {MOST_PIXELS:,} pixels, got {image.width:,} x {image.height:,}")
+        clear = image.info.get("transparency")
+        if isinstance(clear, tuple) and image.tile and image.tile[0][3] == "RGB;16B":  # of which the upper 8 are read
+            image.info["transparency"] = tuple(part >> 8 for part in clear)
         ImageOps.exif_transpose(image, in_place=True)
         square = ImageOps.fit(_with_8_bits(image), (SIZE, SIZE), Image.Resampling.BICUBIC)
     if square.mode == "RGBA":
@@ -56,8 +60,11 @@ def _pixels(path: Path) -> NDArray[np.uint8]:
 def _with_8_bits(image: Image.Image) -> Image.Image:
     """RGB, or RGBA where anything can be transparent."""
     if image.mode.startswith("I"):  # 16 bits of grey, of which Pillow's own conversion keeps the lower 8
-        grey = np.asarray(image).astype(np.float32) / 257
-        return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+        deep = np.asarray(image)
+        grey = Image.fromarray((deep.astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+        if "transparency" in image.info:
+            grey.putalpha(Image.fromarray(np.where(deep == image.info["transparency"], 0, 255).astype(np.uint8)))
+        return grey
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
