@@ -315,3 +315,8 @@ def test_a_device_that_is_not_here_is_refused(artifacts: Path, archive: Path) ->
 
     with pytest.raises(InputError, match="device: expected one that is here, got cuda:99"):
         list(explain(store, settings_of(archive, device="cuda:99"), pytest.fail))
+
+
+def test_more_held_out_images_than_there_are_is_refused(artifacts: Path, archive: Path) -> None:
+    with pytest.raises(InputError, match="validation: expected at most 390 of 400 training images, got 400"):
+        list(explain(open_store(artifacts), settings_of(archive, validation=400), quiet))

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tasks.core.acquisition import at_hand
 from tasks.core.config import Normalization, Settings, StageName
+from tasks.core.dataset import load_dataset
 from tasks.core.gate import decide, situation_of
 from tasks.core.identity import read_identity
 from tasks.core.source import raw_stage
@@ -19,6 +20,7 @@ from tasks.core.stages import (
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef, Log, Stage
 from tasks.core.tables import read_table
+from tasks.core.training.images import check_held_out
 
 NOT_MADE = "not made yet"
 
@@ -53,6 +55,8 @@ def explain(store: Store, settings: Settings, log: Log) -> Iterator[str]:
         yield told(raw, "download")
     yield told(dataset_stage(store, found["raw"], Normalization()), "normalize")
     yield told(data_checks_stage(store, found["dataset"]), "normalize")
+    if "dataset" not in uncertain:
+        check_held_out(load_dataset(store.open(found["dataset"])).train_labels, settings.validation)
     yield told(weights_stage(store, found["dataset"], training), "train")
     recipe, device = training.recipe, training.hardware.device
     yield told(predictions_stage(store, found["dataset"], found["weights"], recipe, device), "evaluate")

@@ -57,14 +57,19 @@ def training_images(dataset: Dataset, held_out: int, device: torch.device) -> tu
     return images, rest
 
 
+def check_held_out(labels: NDArray[np.uint8], count: int) -> None:
+    """InputError unless some images are left to train on."""
+    most = len(labels) - len(np.unique(labels))
+    if count > most:
+        raise InputError(
+            f"validation: expected at most {most:,} of {len(labels):,} training images, got {count:,}; give fewer"
+        )
+
+
 def stratified(labels: NDArray[np.uint8], count: int) -> NDArray[np.bool_]:
     """Which images are held out: `count` in all, of each class its share, to the nearest whole image."""
+    check_held_out(labels, count)
     classes, sizes = np.unique(labels, return_counts=True)
-    if count > len(labels) - len(classes):
-        raise InputError(
-            f"validation: expected at most {len(labels) - len(classes):,} of {len(labels):,} training images, "
-            f"got {count:,}; give fewer"
-        )
     # Running sums are rounded, not the shares themselves, so that they add up to `count`.
     ends = np.floor(np.cumsum(sizes) * count / len(labels) + 0.5).astype(int)
     # The stream of a bit generator stays the same in every version of NumPy, that of a permutation need not.
