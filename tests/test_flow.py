@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -27,6 +28,12 @@ def finished(
     server = {"PREFECT_API_URL": prefect_url}
     pipeline = Pipeline(store=folder / "store", home=prefect_home, cwd=folder, environment=server)
     return pipeline, pipeline.run("--source", archive)
+
+
+@pytest.fixture
+def pipeline(pipeline: Pipeline, prefect_url: str) -> Pipeline:
+    """The same on a lasting server: starting one takes as long as the rest of a run."""
+    return replace(pipeline, environment={"PREFECT_API_URL": prefect_url})
 
 
 def test_a_run_leaves_every_file_of_the_store(finished: tuple[Pipeline, str]) -> None:
@@ -224,4 +231,4 @@ def offline(pipeline: Pipeline) -> Pipeline:
     """The same pipeline behind a proxy that is not there, so that no name outside can be reached."""
     nowhere = "http://127.0.0.1:9"
     environment = {"HTTPS_PROXY": nowhere, "https_proxy": nowhere, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-    return Pipeline(pipeline.store, pipeline.home, pipeline.cwd, pipeline.project, environment)
+    return replace(pipeline, environment=pipeline.environment | environment)
