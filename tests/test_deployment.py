@@ -1,7 +1,6 @@
 """The deployment, on a real server and a real worker."""
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -84,11 +83,12 @@ def test_a_run_that_is_cancelled_while_it_trains_saves_and_is_at_no_time_a_crash
     deployed: Pipeline, archive: Path, prefect_url: str
 ) -> None:
     unfinished = deployed.store / ".work" / "unfinished"
-    parameters = ("-p", f"source={archive}", "-p", "epochs=500", "-p", "batch_size=1")
-    printed = prefect(deployed, "deployment", "run", DEPLOYMENT, *parameters)
-    [flow_run] = re.findall(r"UUID: ([-0-9a-f]{36})", printed)
-    wait_for(lambda: any(unfinished.glob("*/checkpoint.pt")), "the first checkpoint")
-    prefect(deployed, "flow-run", "cancel", flow_run)
+    with httpx.Client(base_url=prefect_url, trust_env=False) as api:  # as the UI does it
+        deployment = api.get(f"/deployments/name/{DEPLOYMENT}").json()["id"]
+        asked = {"parameters": {"source": str(archive), "epochs": 500, "batch_size": 1}}
+        flow_run = api.post(f"/deployments/{deployment}/create_flow_run", json=asked).json()["id"]
+        wait_for(lambda: any(unfinished.glob("*/checkpoint.pt")), "the first checkpoint")
+        api.post(f"/flow_runs/{flow_run}/set_state", json={"state": {"type": "CANCELLING"}}).raise_for_status()
 
     def states() -> list[str]:
         question = {"flow_run_id": flow_run}

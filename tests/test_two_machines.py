@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from killing import Process, go_on, next_line, started, wait_until
-from places import BucketPlace, flip_a_bit, payload_of
+from places import SOAK, BucketPlace, flip_a_bit, payload_of
 from promotions import current, files_of, finished, logged, root_files
 from tiny_artifacts import finish, finished_run, identity_of, quiet, stage_of
 
@@ -235,18 +235,19 @@ def made_in(bucket: BucketPlace, stage: Stage) -> Outcome:
     return Store(Bucket(bucket.location)).get_or_create(stage, quiet)
 
 
-@pytest.mark.parametrize(
-    ("before", "ours", "theirs"),
-    [
-        (None, PAYLOAD, PAYLOAD),
-        (None, PAYLOAD, OTHER_BYTES),
-        (damage, PAYLOAD, PAYLOAD),
-        (damage, PAYLOAD, OTHER_BYTES),
-        (damage, OTHER_BYTES, OTHER_BYTES),
-        (lose_the_manifest, PAYLOAD, OTHER_BYTES),
-        (lose_the_manifest_of_what_a_run_has, PAYLOAD, PAYLOAD),
-    ],
-)  # what one has just healed, another one with other bytes may still set aside, and the first is told to run again
+# What one has just healed, another one with other bytes may still set aside, and the first is told to run again.
+SITUATIONS = [
+    (None, PAYLOAD, OTHER_BYTES),
+    (damage, PAYLOAD, PAYLOAD),
+    (lose_the_manifest_of_what_a_run_has, PAYLOAD, PAYLOAD),
+    (None, PAYLOAD, PAYLOAD),
+    (damage, PAYLOAD, OTHER_BYTES),
+    (damage, OTHER_BYTES, OTHER_BYTES),
+    (lose_the_manifest, PAYLOAD, OTHER_BYTES),
+]
+
+
+@pytest.mark.parametrize(("before", "ours", "theirs"), SITUATIONS if SOAK else SITUATIONS[:3])
 def test_whenever_another_machine_makes_the_same_version_what_both_have_made_is_there(
     bucket: BucketPlace,
     tmp_path: Path,
