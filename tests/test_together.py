@@ -61,7 +61,7 @@ FILES = ("cifar_net.pth", "weights.safetensors", "training.parquet")
 
 
 def training(
-    workers: int, model: str = RECIPES["tutorial"].model, epochs: int = 6, learning_rate: float = 0.003
+    workers: int, model: str = RECIPES["tutorial"].model, epochs: int = 4, learning_rate: float = 0.003
 ) -> Training:
     own = {"model": model, "epochs": epochs, "learning_rate": learning_rate, "batch_size": 10}
     recipe = RECIPES["tutorial"].model_copy(update=own)
