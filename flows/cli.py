@@ -113,9 +113,10 @@ def history(
     from tasks.core.store.runs import run_ids
 
     opened = _opened(store)
+    there = run_ids(opened)
     rows = rows_of(opened)
-    if unreadable := len(run_ids(opened)) - len(rows):
-        printing.note(f"records that cannot be read, and are not listed: {unreadable}; see `cifar verify`")
+    if unreadable := set(there) - {row.run for row in rows}:
+        printing.note(f"records that cannot be read, and are not listed: {len(unreadable)}; see `cifar verify`")
     printing.answer(rows[:limit], printing.history, json=json)
 
 
@@ -325,9 +326,8 @@ def _explain(settings: Settings) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 2 for the user's input, 1 for the world."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # where a terminal's encoding lacks a letter
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # where a terminal's encoding lacks a letter
     try:
         exit_code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()

@@ -99,7 +99,7 @@ def _store(location: str) -> Iterator[Check]:
     said: list[str] = []
     try:
         store = open_store(location, said.append, must_exist=True)
-        current, rows = read_current(store), history(store)
+        there, current, rows = run_ids(store), read_current(store), history(store)
     except ExpectedError as error:
         words, _, advice = str(error).partition("; ")
         state = "note" if isinstance(error, NoStore) else "bad"
@@ -108,11 +108,10 @@ def _store(location: str) -> Iterator[Check]:
     running = sum(row.status == "running" for row in rows)
     found = f"{location}: {len(rows)} runs, {running} in progress, current {current.run if current else 'none'}"
     yield Check(name="store", state="ok", found=found, advice="`cifar verify` hashes all of it")
-    records = read_records(store)
-    if unreadable := len(run_ids(store)) - len(records):
-        found = f"records of runs that cannot be read: {unreadable}"
+    if unreadable := set(there) - {row.run for row in rows}:
+        found = f"records of runs that cannot be read: {len(unreadable)}"
         yield Check(name="store", state="bad", found=found, advice="`cifar verify` says which")
-    for wrong, advice in gaps(store, records):
+    for wrong, advice in gaps(store, read_records(store)):
         yield Check(name="store", state="bad", found=wrong, advice=advice)
     for line in said:
         words, _, advice = line.partition("; ")

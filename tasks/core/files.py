@@ -80,7 +80,7 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
         raise WorldError(f"{path}: cannot be written ({error.strerror}); give another name or folder") from error
     finally:
-        with suppress(OSError):  # as a name that is too long
+        with suppress(OSError):  # what kept it from being written; that is told
             aside.unlink(missing_ok=True)
 
 

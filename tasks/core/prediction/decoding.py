@@ -10,8 +10,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 FORMATS = ("PNG", "JPEG", "WEBP")  # not all that Pillow knows: for some it starts other programs
 SIZE = 32
 ENOUGH = 8 * SIZE  # pixels a side from which nothing is lost to 32
-MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 0
-Image.MAX_IMAGE_PIXELS = None  # Pillow looks at the size before it is decided how much of a JPEG is decoded
+MOST_PIXELS = 89_478_485  # 256 MB; Pillow's own limit, which looks before it is decided how much of a JPEG is decoded
+Image.MAX_IMAGE_PIXELS = None
 
 
 class Picture(NamedTuple):
