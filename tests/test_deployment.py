@@ -6,10 +6,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from conftest import wait_for
 from pipeline import Pipeline, copy_of_project
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateType
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 DEPLOYMENT = "cifar/tutorial"
 
@@ -83,20 +85,18 @@ def test_a_run_that_is_cancelled_while_it_trains_saves_and_is_at_no_time_a_crash
     deployed: Pipeline, archive: Path, prefect_url: str
 ) -> None:
     unfinished = deployed.store / ".work" / "unfinished"
-    with httpx.Client(base_url=prefect_url, trust_env=False) as api:  # as the UI does it
-        deployment = api.get(f"/deployments/name/{DEPLOYMENT}").json()["id"]
-        asked = {"parameters": {"source": str(archive), "epochs": 500, "batch_size": 1}}
-        flow_run = api.post(f"/deployments/{deployment}/create_flow_run", json=asked).json()["id"]
+    parameters = {"source": str(archive), "epochs": 500, "batch_size": 1}
+    with temporary_settings({PREFECT_API_URL: prefect_url}), get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(DEPLOYMENT)
+        flow_run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
         wait_for(lambda: any(unfinished.glob("*/checkpoint.pt")), "the first checkpoint")
-        api.post(f"/flow_runs/{flow_run}/set_state", json={"state": {"type": "CANCELLING"}}).raise_for_status()
+        client.set_flow_run_state(flow_run.id, State(type=StateType.CANCELLING))
 
-    def states() -> list[str]:
-        question = {"flow_run_id": flow_run}
-        answer = httpx.get(f"{prefect_url}/flow_run_states/", params=question, trust_env=False)
-        return [state["type"] for state in answer.raise_for_status().json()]
+        def states() -> set[StateType]:
+            return {state.type for state in client.read_flow_run_states(flow_run.id)}
 
-    wait_for(lambda: "CANCELLED" in states(), "the run to be cancelled")
-    assert "CRASHED" not in states()
+        wait_for(lambda: StateType.CANCELLED in states(), "the run to be cancelled")
+        assert StateType.CRASHED not in states()
     assert deployed.records()[-1]["status"] == "interrupted"
 
 
