@@ -18,7 +18,7 @@ from processes import answer
 
 from tasks.core.archive import Batch, read_archive
 from tasks.core.config import Normalization
-from tasks.core.dataset import normalize_into
+from tasks.core.dataset import load_dataset, normalize_into
 from tasks.core.device import choose_hardware
 from tasks.core.evaluation import predict_into, summarize_into
 from tasks.core.recipes import RECIPES
@@ -67,7 +67,7 @@ def _add(tar: tarfile.TarFile, name: str, content: dict[str, object]) -> None:
 
 def repeat_test_images(dataset: str, images: int, into: str) -> None:
     """Our arrays with so many test images, the same ones over and over, written part by part."""
-    folder, found = Path(into), Path(dataset)
+    folder, found = Path(into), load_dataset(Path(dataset))
     folder.mkdir()
     for path in Path(dataset).iterdir():
         if not path.name.startswith("test_"):
