@@ -16,12 +16,12 @@ import torch
 from ours import recipe_with, timed_training
 from processes import answer
 
-from tasks.core.archive import Batch, read_archive
 from tasks.core.config import Normalization
-from tasks.core.dataset import load_dataset, normalize_into
-from tasks.core.device import choose_hardware
-from tasks.core.evaluation import predict_into, summarize_into
+from tasks.core.data.archive import Batch, read_archive
+from tasks.core.data.dataset import build_dataset, load_dataset
+from tasks.core.evaluation.evaluate import build_per_class, build_predictions
 from tasks.core.recipes import RECIPES
+from tasks.core.runtime.device import choose_hardware
 from tasks.core.training.trainer import Training
 
 FOLDER = "cifar-10-batches-py"
@@ -83,9 +83,9 @@ def evaluating(dataset: str, weights: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         started = time.perf_counter()
-        predict_into(folder, Path(dataset), Path(weights), RECIPES["tutorial"], torch.device("cpu"), {})
+        build_predictions(folder, Path(dataset), Path(weights), RECIPES["tutorial"], torch.device("cpu"), {})
         predicted = time.perf_counter()
-        summarize_into(folder, folder, {})
+        build_per_class(folder, folder, {})
         summarized = time.perf_counter()
     return {"predict_s": predicted - started, "summarize_s": summarized - predicted, "peak_bytes": peak_bytes()}
 
@@ -98,14 +98,14 @@ def stage(name: str, archive: str, folder: str) -> dict[str, float]:
 
     def normalize() -> None:
         dataset.mkdir()
-        normalize_into(dataset, Path(archive), Normalization())
+        build_dataset(dataset, Path(archive), Normalization())
 
     def train() -> None:
         weights.mkdir()
         timed_training(dataset, training, weights)
 
     def evaluate() -> None:
-        predict_into(root, dataset, weights, training.recipe, torch.device("cpu"), {})
+        build_predictions(root, dataset, weights, training.recipe, torch.device("cpu"), {})
 
     stages: dict[str, Callable[[], None]] = {each.__name__: each for each in (normalize, train, evaluate)}
     started = time.perf_counter()

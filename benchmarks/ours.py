@@ -11,20 +11,21 @@ import torch
 from processes import answer
 
 from tasks.core.config import Normalization
-from tasks.core.dataset import expand, load_dataset, normalize_into
-from tasks.core.device import choose_hardware
+from tasks.core.data.dataset import build_dataset, expand, load_dataset
+from tasks.core.data.synthetic import write_archive
 from tasks.core.errors import InputError
-from tasks.core.evaluation import predict_into
-from tasks.core.networks import new_network
+from tasks.core.evaluation.evaluate import build_predictions
+from tasks.core.models.factory import init_network
+from tasks.core.models.weights import Lineage, save_weights
 from tasks.core.recipes import RECIPES, Recipe
-from tasks.core.synthetic import write_archive
-from tasks.core.tables import TrainingPoint, read_table
-from tasks.core.training.launch import train_into
+from tasks.core.runtime.device import choose_hardware
+from tasks.core.runtime.parquet import read_table
+from tasks.core.training.curve import TrainingPoint
+from tasks.core.training.monitor import Monitor, monitoring
+from tasks.core.training.train import build_weights
 from tasks.core.training.trainer import Trainer, Training
-from tasks.core.training.watch import Watch, watching
-from tasks.core.weights import Lineage, save_weights
 
-Measured = dict[str, float]
+LossAndAccuracy = dict[str, float]
 IMAGES_AT_ONCE = 1_000  # that are expanded
 
 
@@ -33,12 +34,12 @@ def generate(path: str) -> None:
     write_archive(Path(path))
 
 
-def normalize(archive: str, into: str) -> Measured:
+def normalize(archive: str, into: str) -> LossAndAccuracy:
     """Seconds from an archive to checked arrays on disk, and of a pass over them that expands every training image."""
     folder = Path(into)
     folder.mkdir()
     started = time.perf_counter()
-    normalize_into(folder, Path(archive), Normalization())
+    build_dataset(folder, Path(archive), Normalization())
     stored = time.perf_counter()
     dataset = load_dataset(folder)
     for start in range(0, len(dataset.train_labels), IMAGES_AT_ONCE):
@@ -46,12 +47,14 @@ def normalize(archive: str, into: str) -> Measured:
     return {"once_s": stored - started, "pass_s": time.perf_counter() - stored}
 
 
-def train(dataset: str, recipe: str, settings: dict[str, object], seeds: list[int], device: str) -> list[Measured]:
+def train(
+    dataset: str, recipe: str, settings: dict[str, object], seeds: list[int], device: str
+) -> list[LossAndAccuracy]:
     """Seconds of training and accuracy on the test images for each seed, one after the other in this process.
 
     The clock runs from stored arrays to stored weights, so compilation counts; `steps_s` leaves both ends out.
     """
-    found: list[Measured] = []
+    found: list[LossAndAccuracy] = []
     chosen = recipe_with(recipe, settings)
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder, clocked_steps() as steps_s:
@@ -68,7 +71,7 @@ def clocked_steps() -> Iterator[list[float]]:
     found: list[float] = []
     run = Trainer.run
 
-    def clocked(trainer: Trainer, watch: Watch) -> list[TrainingPoint]:
+    def clocked(trainer: Trainer, watch: Monitor) -> list[TrainingPoint]:
         started = time.perf_counter()
         curve = run(trainer, watch)
         found.append(time.perf_counter() - started)  # the last point of the curve has waited for a GPU
@@ -89,14 +92,14 @@ def recipe_with(name: str, settings: Mapping[str, object]) -> Recipe:
 def timed_training(dataset: Path, training: Training, folder: Path) -> float:
     """The seconds from a stored dataset to stored weights, with checkpoints as in any run."""
     started = time.perf_counter()
-    with watching(lambda _: None, folder / "unfinished", show=None) as watch:
-        train_into(folder, dataset, training, watch)
+    with monitoring(lambda _: None, folder / "unfinished", show=None) as watch:
+        build_weights(folder, dataset, training, watch)
     return time.perf_counter() - started
 
 
 def accuracy(dataset: Path, training: Training, weights: Path) -> float:
     """The share of test images that stored weights are right about."""
-    predict_into(weights, dataset, weights, training.recipe, training.hardware.device, {})
+    build_predictions(weights, dataset, weights, training.recipe, training.hardware.device, {})
     return float(read_table(weights / "predictions.parquet")["correct"].mean())
 
 
@@ -106,14 +109,14 @@ def new_weights(dataset: str, into: str) -> None:
     folder.mkdir()
     recipe = RECIPES["tutorial"]
     lineage = Lineage(recipe=recipe, seed=1, classes=images.classes, dataset=images.identity)
-    save_weights(folder, new_network(recipe.model, len(images.classes), seed=1), lineage)
+    save_weights(folder, init_network(recipe.model, len(images.classes), seed=1), lineage)
 
 
-def evaluate(dataset: str, weights: str) -> Measured:
+def evaluate(dataset: str, weights: str) -> LossAndAccuracy:
     """Seconds from stored weights to a stored table of predictions, and the accuracy that stands in it."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        predict_into(Path(folder), Path(dataset), Path(weights), RECIPES["tutorial"], torch.device("cpu"), {})
+        build_predictions(Path(folder), Path(dataset), Path(weights), RECIPES["tutorial"], torch.device("cpu"), {})
         seconds = time.perf_counter() - started
         correct = read_table(Path(folder) / "predictions.parquet")["correct"]
         return {"seconds": seconds, "accuracy": float(correct.mean())}

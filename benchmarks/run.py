@@ -56,7 +56,7 @@ def main() -> int:
         head = heading(bench)
         rows: dict[str, list[Row]] = {page.CPU: [], page.GPU: []}
         for name in (name for name in MEASUREMENTS if name in chosen):
-            rows[page.GPU if name == "gpu" else page.CPU] += measured(name, bench)
+            rows[page.GPU if name == "gpu" else page.CPU] += measure(name, bench)
     sections = {title: f"{head}\n{as_markdown(found)}" for title, found in rows.items() if found}
     print(page.updated("", sections))
     if results := arguments.results or (None if arguments.only else HERE / "RESULTS.md"):
@@ -65,7 +65,7 @@ def main() -> int:
     return int(any(row.failed for found in rows.values() for row in found))
 
 
-def measured(name: str, bench: Bench) -> Iterable[Row]:
+def measure(name: str, bench: Bench) -> Iterable[Row]:
     """A measurement's rows; one that fails must not take the others with it."""
     say(f"{name} …")
     try:

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from processes import answer
 
-from tasks.core.files import UNCERTAIN_NS
-from tasks.core.identity import Identity
+from tasks.core.data.identity import Identity
+from tasks.core.runtime.files import UNCERTAIN_NS
 from tasks.core.store import Store, open_store
 from tasks.core.store.artifact import Key, Log, Stage
-from tasks.core.store.runs import Run, RunRecord, Score, recorded_run
+from tasks.core.store.runs import Run, RunRecord, Score, recording_run
 
 SCRIPT = """
 import glob, json, sys
@@ -72,7 +72,7 @@ def _in_turn(theirs: Callable[[], float], ours: Callable[[], float], pairs: int)
 
 
 def _make_runs(store: Store, count: int) -> None:
-    with recorded_run(store, {"recipe": "tutorial", "seed": 1}, {}) as run:
+    with recording_run(store, {"recipe": "tutorial", "seed": 1}, {}) as run:
         record: RunRecord = run.record
     for number in range(count - 1):
         other = record.model_copy(

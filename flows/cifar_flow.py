@@ -4,7 +4,7 @@ python flows/cifar_flow.py --help
 """
 
 if __name__ == "__main__":  # The command line answers --help and wrong values before Prefect and torch are imported.
-    from flows.program import start
+    from flows.cli.main import start
 
     start("run")
 
@@ -13,10 +13,10 @@ from prefect.runtime import flow_run
 
 from flows.parameters import flat_parameters
 from tasks.core.config import Settings, store_location
-from tasks.core.gate import judged
-from tasks.core.stages import training_of
+from tasks.core.pipeline import training_of
+from tasks.core.promotion_gate import promotion_gate
 from tasks.core.store import open_store
-from tasks.core.store.runs import recorded_run
+from tasks.core.store.runs import recording_run
 from tasks.download import download
 from tasks.evaluate import evaluate
 from tasks.normalize import normalize_and_cache
@@ -34,7 +34,7 @@ def cifar_flow(settings: Settings) -> str:
     log = get_run_logger().info
     training = training_of(settings)  # before anything is downloaded for a device that is not here
     store = open_store(store_location(settings.store), log)
-    with recorded_run(store, settings.recorded(), {"flow_run": str(flow_run.id)}, log) as run:
+    with recording_run(store, settings.to_record(), {"flow_run": str(flow_run.id)}, log) as run:
         raw = download(
             run.store,
             settings.source,
@@ -51,7 +51,7 @@ def cifar_flow(settings: Settings) -> str:
             run.store, dataset, weights, training, refresh=settings.refresh == "evaluate"
         ).result()
         run.keep(predictions, per_class)
-        with judged(run, settings.promote, settings.tolerance, log) as verdict:
+        with promotion_gate(run, settings.promote, settings.tolerance, log) as verdict:
             page = report(
                 run.store,
                 run.record.artifacts,

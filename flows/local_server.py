@@ -23,8 +23,8 @@ from typing import IO
 import httpx
 from filelock import FileLock
 
-from tasks.core.config import PROJECT, without_credentials
-from tasks.core.errors import WorldError
+from tasks.core.config import PROJECT, strip_credentials
+from tasks.core.errors import EnvironmentFailure
 
 STARTUP_TIMEOUT_S = 120
 SHUTDOWN_TIMEOUT_S = 3
@@ -75,7 +75,7 @@ class LocalServer:
         self.output.seek(0)
         said = self.output.read().decode(errors="replace").split("\n")
         last_words = next((line for line in reversed(said) if line.strip()), "no word from it")
-        raise WorldError(
+        raise EnvironmentFailure(
             f"Prefect's server: expected it to answer within {STARTUP_TIMEOUT_S} s, got: {last_words}; "
             "run again, or start `prefect server start` and set PREFECT_API_URL"
         )
@@ -127,8 +127,8 @@ def _wait_for(url: str) -> None:
         except (httpx.TransportError, httpx.InvalidURL) as error:
             if time.monotonic() > deadline:
                 words = str(error) or type(error).__name__
-                raise WorldError(
-                    f"Prefect's server: expected an answer from {without_credentials(url)}, got: {words}; "
+                raise EnvironmentFailure(
+                    f"Prefect's server: expected an answer from {strip_credentials(url)}, got: {words}; "
                     "start it (make ui), or unset PREFECT_API_URL"
                 ) from None
             time.sleep(0.2)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from tasks.core.config import Settings, checked_settings
+from tasks.core.config import Settings, validate_settings
 from tasks.core.errors import InputError
-from tasks.core.prediction.image_files import absolute_name, as_text, printable
+from tasks.core.inference.image_files import absolute_name, as_text, printable
 
 Result = TypeVar("Result")
 PATHS = {"source": str, "store": str | None}
@@ -23,7 +23,7 @@ def flat_parameters(sequence: Callable[[Settings], Result]) -> Callable[..., Res
 
     def flow_function(**parameters: object) -> Result:
         _refuse_relative_paths(parameters)
-        return sequence(checked_settings(**parameters))
+        return sequence(validate_settings(**parameters))
 
     described = "\n".join(f"    {name}: {field.description}" for name, field in Settings.model_fields.items())
     flow_function.__name__ = sequence.__name__

@@ -4,7 +4,7 @@ python flows/predict_flow.py --help
 """
 
 if __name__ == "__main__":  # The command line answers --help and wrong values before Prefect and torch are imported.
-    from flows.program import start
+    from flows.cli.main import start
 
     start("predict")
 

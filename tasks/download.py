@@ -7,10 +7,10 @@ from prefect.runtime import task_run
 
 from tasks.core.acquisition import acquire_archive
 from tasks.core.config import StageName
+from tasks.core.data.downloader import TransferBroken
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef
-from tasks.core.transfer import TransferBroken
-from tasks.showing import shown
+from tasks.ui import completed_state
 
 RETRY_DELAYS_S = [2.0, 8.0, 32.0]
 
@@ -33,4 +33,4 @@ def download(
     """Fetch the archive once."""
     last_try = task_run.run_count > len(RETRY_DELAYS_S)
     log = get_run_logger().info
-    return shown(acquire_archive(store, source, sha256, fallback, log, refresh=refresh, last_try=last_try))
+    return completed_state(acquire_archive(store, source, sha256, fallback, log, refresh=refresh, last_try=last_try))

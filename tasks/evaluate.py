@@ -4,14 +4,14 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from tasks.core.evaluation import say_accuracy, say_scores
-from tasks.core.metrics import read_scores
-from tasks.core.stages import per_class_stage, predictions_stage
+from tasks.core.evaluation.evaluate import log_accuracy, log_scores
+from tasks.core.evaluation.metrics import read_scores
+from tasks.core.pipeline import per_class_stage, predictions_stage
+from tasks.core.runtime.parquet import read_table
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef
-from tasks.core.tables import read_table
 from tasks.core.training.trainer import Training
-from tasks.showing import shown
+from tasks.ui import completed_state
 
 
 @task(task_run_name="evaluate", cache_policy=NO_CACHE)
@@ -24,6 +24,6 @@ def evaluate(
     predictions = store.get_or_create(stage, log, refresh=refresh)
     per_class = store.get_or_create(per_class_stage(store, predictions.ref), log, refresh=refresh)
     folder = store.open(per_class.ref)
-    say_accuracy(read_table(folder / "per_class.parquet"), log)
-    say_scores(read_scores(folder), log)
-    return shown(predictions, per_class)
+    log_accuracy(read_table(folder / "per_class.parquet"), log)
+    log_scores(read_scores(folder), log)
+    return completed_state(predictions, per_class)

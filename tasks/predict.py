@@ -7,14 +7,14 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks.core.device import choose_device, describe_device
-from tasks.core.prediction.classifier import load_classifier
-from tasks.core.prediction.image_files import find_images
-from tasks.core.prediction.overview import Overview
-from tasks.core.prediction.predicting import predict_files
+from tasks.core.inference.batch import predict_files
+from tasks.core.inference.classifier import load_classifier
+from tasks.core.inference.gallery import Overview
+from tasks.core.inference.image_files import find_images
+from tasks.core.runtime.device import choose_device, describe_device
 from tasks.core.store import Store
-from tasks.counting import shown_count
-from tasks.showing import best_effort
+from tasks.ui import best_effort
+from tasks.ui_progress import ui_progress
 
 
 @task(task_run_name="predict by run {run}", cache_policy=NO_CACHE)
@@ -30,7 +30,7 @@ def predict(
     if classifier.changed_code:
         parts = ", ".join(classifier.changed_code)
         logger.warning(f"the network's code is not what it was when it was trained ({parts}): it may answer otherwise")
-    with shown_count(logger, "predicting") as show:
+    with ui_progress(logger, "predicting") as show:
         overview = predict_files(output, paths, classifier, show)
     for line in overview.lines():
         logger.info(line)

@@ -9,13 +9,13 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from tasks.core.gate import Verdict
-from tasks.core.reporting import summary_markdown
-from tasks.core.stages import report_stage
+from tasks.core.pipeline import report_stage
+from tasks.core.promotion_gate import Verdict
+from tasks.core.reports.report import summary_markdown
+from tasks.core.runtime.parquet import read_table
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef
-from tasks.core.tables import read_table
-from tasks.showing import shown
+from tasks.ui import completed_state
 
 
 @task(task_run_name="report", cache_policy=NO_CACHE)
@@ -29,7 +29,7 @@ def report(
         _show_in_ui(store, outcome.ref, artifacts["per_class"])
     except Exception as error:  # noqa: BLE001 - the files are safe; a server that is gone must not undo the run
         logger.warning(f"Prefect's UI does not show this run's tables: {error}")
-    return shown(outcome)
+    return completed_state(outcome)
 
 
 def _show_in_ui(store: Store, report: ArtifactRef, per_class: ArtifactRef) -> None:

@@ -6,12 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 from command import Cifar
 from object_store import UNSET, ObjectStore, serving_objects
@@ -19,6 +17,7 @@ from pipeline import Pipeline
 from places import BucketPlace, FolderPlace, Place
 from tiny import tiny_archive
 from tiny_artifacts import finished_run
+from waiting import answers, wait_for
 
 from tasks.core.config import Settings
 
@@ -158,17 +157,3 @@ def browser() -> "Iterator[Browser]":
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-quic"])
         yield browser
         browser.close()
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, trust_env=False).is_success
-    except httpx.TransportError:
-        return False
-
-
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 120) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: waited {timeout_s} s in vain"
-        time.sleep(0.1)

@@ -1,11 +1,11 @@
 """Getting the archive: reused, not needed at all, fetched, or generated in its place."""
 
 from tasks.core.config import Normalization, StageName
-from tasks.core.source import ARCHIVE, raw_stage
-from tasks.core.stages import dataset_stage
+from tasks.core.data.downloader import SourceUnavailable, TransferBroken
+from tasks.core.data.sources import ARCHIVE, raw_stage
+from tasks.core.pipeline import dataset_stage
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef, Log, Outcome, Stage, content_digest
-from tasks.core.transfer import SourceUnavailable, TransferBroken
 
 
 def acquire_archive(

@@ -8,8 +8,6 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     ValidationError,
@@ -19,6 +17,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from tasks.core.errors import InputError
+from tasks.core.frozen_model import FrozenModel
 from tasks.core.recipes import RECIPES, Recipe, RecipeName
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -30,10 +29,8 @@ Promote = Literal["auto", "always", "never"]
 ExportFormat = Literal["onnx", "exported-program", "safetensors"]
 
 
-class Normalization(BaseModel):
+class Normalization(FrozenModel):
     """What turns bytes into network inputs: (byte / 255 - mean) / std for each of the channels red, green, blue."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -43,7 +40,7 @@ def is_url(source: str) -> bool:
     return source.startswith(("http://", "https://"))
 
 
-def without_credentials(source: str) -> str:
+def strip_credentials(source: str) -> str:
     """A source that can be shown: a URL loses its user, password and query."""
     if not is_url(source):
         return source
@@ -68,7 +65,7 @@ def _known_source(source: str) -> str:
         except ValueError:
             usable = False
         if not usable:
-            raise ValueError(f"expected a URL with a host and a port, got {without_credentials(source)!r}")
+            raise ValueError(f"expected a URL with a host and a port, got {strip_credentials(source)!r}")
         return source
     return _path(source)
 
@@ -95,10 +92,8 @@ def _location(store: str) -> str:
     return _path(store)
 
 
-class _RunSettings(BaseModel):
+class _RunSettings(FrozenModel):
     """The settings that a run has beside those of its recipe."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: Annotated[str, AfterValidator(_known_source)] = Field(
         "cifar10",
@@ -170,14 +165,14 @@ class Settings(_WithOverrides):
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
-        shown = without_credentials(self.source)
+        shown = strip_credentials(self.source)
         named = self.source in ("cifar10", "synthetic") or is_url(self.source)
         found = named or os.path.isfile(self.source)  # noqa: PTH113 - pathlib's raises where a name is too long
         if not found and not self.sha256:  # with a pin the store may have a copy
             raise ValueError(f"source: expected cifar10, synthetic, an https:// URL or an archive, got {self.source!r}")
         if self.sha256 and self.source in ("cifar10", "synthetic"):
             raise ValueError(f"sha256 pins an archive of your own, but source is {self.source!r}; give one of the two")
-        recipe = self.resolved_recipe()
+        recipe = self.resolve_recipe()
         if recipe.batch_size % self.devices:
             raise ValueError(f"batch_size {recipe.batch_size} does not divide among devices {self.devices}; change one")
         if recipe.nesterov and not recipe.momentum:
@@ -186,15 +181,15 @@ class Settings(_WithOverrides):
             raise ValueError(f"source {shown!r} is plain http and sha256 is unset; use https:// or give --sha256")
         return self
 
-    def resolved_recipe(self) -> Recipe:
+    def resolve_recipe(self) -> Recipe:
         """The named recipe with this run's own values in their places."""
         own = {name: value for name in OVERRIDES if (value := getattr(self, name)) is not None}
         return Recipe.model_validate(RECIPES[self.recipe].model_dump() | own)
 
-    def recorded(self) -> dict[str, JsonValue]:
+    def to_record(self) -> dict[str, JsonValue]:
         """The settings for a run's record, without the credentials that a URL may carry."""
         values: dict[str, JsonValue] = self.model_dump(mode="json")
-        return {**values, "source": without_credentials(self.source)}
+        return {**values, "source": strip_credentials(self.source)}
 
 
 def store_location(store: str | None) -> str:
@@ -220,15 +215,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or Path(general) / "cifar-flow").absolute()
 
 
-def checked_settings(**values: object) -> Settings:
+def validate_settings(**values: object) -> Settings:
     """Settings, or an `InputError` of one line that names what is wrong."""
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise InputError(one_line(error)) from None
+        raise InputError(format_validation_error(error)) from None
 
 
-def one_line(error: ValidationError) -> str:
+def format_validation_error(error: ValidationError) -> str:
     """All that pydantic found, as `name: what it expected`, on one line."""
     found = []
     for problem in error.errors():

@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tasks.core.acquisition import at_hand
 from tasks.core.config import Normalization, Settings, StageName
-from tasks.core.dataset import load_dataset
-from tasks.core.gate import decide, situation_of
-from tasks.core.identity import read_identity
-from tasks.core.source import raw_stage
-from tasks.core.stages import (
+from tasks.core.data.dataset import load_dataset
+from tasks.core.data.identity import read_identity
+from tasks.core.data.sources import raw_stage
+from tasks.core.pipeline import (
     data_checks_stage,
     dataset_stage,
     per_class_stage,
@@ -17,10 +16,11 @@ from tasks.core.stages import (
     training_of,
     weights_stage,
 )
+from tasks.core.promotion_gate import decide, read_gate_inputs
+from tasks.core.runtime.parquet import read_table
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef, Log, Stage
-from tasks.core.tables import read_table
-from tasks.core.training.images import check_held_out
+from tasks.core.training.data import check_held_out
 
 NOT_MADE = "not made yet"
 
@@ -81,6 +81,6 @@ def _report(store: Store, settings: Settings, found: Mapping[str, ArtifactRef], 
     """The report that the run would end with, its verdict included."""
     identity = read_identity(store.open(found["dataset"]))
     predictions = read_table(store.open(found["predictions"]) / "predictions.parquet")
-    situation = situation_of(store, found, identity, predictions, log)
+    situation = read_gate_inputs(store, found, identity, predictions, log)
     verdict = decide(settings.promote, settings.tolerance, found, identity, situation)
     return report_stage(store, found, verdict, pinned=settings.sha256 is not None)

@@ -44,13 +44,14 @@ from typing import TYPE_CHECKING, cast
 
 import pandas as pd
 
-from tasks.core.comparison import Comparison, compare, runs_on_same_images
-from tasks.core.metrics import read_scores
-from tasks.core.statistics import Estimate
+from tasks.core.evaluation.intervals import Estimate
+from tasks.core.evaluation.metrics import read_scores
+from tasks.core.evaluation.paired import Comparison, compare
+from tasks.core.reports.compare.runs import runs_on_same_images
+from tasks.core.runtime.parquet import read_table
 from tasks.core.store import Store
 from tasks.core.store.history import HistoryRow, artifact_of
 from tasks.core.store.history import history as history_rows
-from tasks.core.tables import read_table
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,16 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from tasks.core.frozen_model import FrozenModel
 
 RecipeName = Literal["tutorial", "fast", "record", "resnet18"]
 TestAugmentation = Literal["none", "flip", "flip-and-shift"]
 
 
-class Recipe(BaseModel):
+class Recipe(FrozenModel):
     """How to train: all that the weights depend on beside the dataset, the seed and the machine."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: RecipeName
     model: Annotated[
@@ -88,25 +88,25 @@ RECIPES: dict[RecipeName, Recipe] = {
     # https://docs.pytorch.org/tutorials/beginner/blitz/cifar10_tutorial.html
     "tutorial": Recipe(
         name="tutorial",
-        model="tasks.core.model:Net",
+        model="tasks.core.models.tutorial_net:Net",
         epochs=2,
         batch_size=4,
         learning_rate=0.001,
         momentum=0.9,
     ),
     # The best accuracy within the time that the tutorial's script takes on the same two cores.
-    "fast": Recipe(name="fast", model="tasks.core.whitened:fast", epochs=5, **WHITENED),
+    "fast": Recipe(name="fast", model="tasks.core.models.airbench:fast", epochs=5, **WHITENED),
     # After https://github.com/KellerJordan/cifar10-airbench, which reaches 94% in the least time on a GPU.
     "record": Recipe(
         name="record",
-        model="tasks.core.whitened:record",
+        model="tasks.core.models.airbench:record",
         epochs=8,
         **WHITENED | {"batch_size": 2000, "learning_rate": 0.24, "weight_decay": 4e-3},
     ),
     # The usual baseline, after https://github.com/kuangliu/pytorch-cifar.
     "resnet18": Recipe(
         name="resnet18",
-        model="tasks.core.resnet:resnet18",
+        model="tasks.core.models.resnet:resnet18",
         epochs=60,
         batch_size=256,
         learning_rate=0.2,

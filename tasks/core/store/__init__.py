@@ -5,6 +5,6 @@ A version is the digest of its key. It is there whole or not at all, and never c
 
 from tasks.core.store.artifact import ArtifactRef
 from tasks.core.store.current import open_store
-from tasks.core.store.versions import DamagedArtifact, Store
+from tasks.core.store.store import DamagedArtifact, Store
 
 __all__ = ["ArtifactRef", "DamagedArtifact", "Store", "open_store"]

@@ -4,20 +4,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import JsonValue
 
-from tasks.core import files
+from tasks.core.frozen_model import FrozenModel
+from tasks.core.runtime import files
 
 Log = Callable[[str], None]
 LONGEST_VALUES = 60
 MOST_DIFFERENCES = 8
 
 
-class _Stored(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ArtifactRef(_Stored):
+class ArtifactRef(FrozenModel):
     """Which artifact, in which version, and the digest of its content; all that travels between tasks."""
 
     name: str
@@ -28,7 +25,7 @@ class ArtifactRef(_Stored):
         return f"{self.name}/{self.version}"
 
 
-class Key(_Stored):
+class Key(FrozenModel):
     """All that an artifact's bytes follow from, each ingredient by name so that a miss can be explained.
 
     `inputs` are content digests, so equal bytes count as equal, whatever made them. `attempt` grows when the same key
@@ -46,22 +43,22 @@ class Key(_Stored):
     def version(self) -> str:
         return files.digest_of(self.model_dump())[:12]
 
-    def at_attempt(self, attempt: int) -> "Key":
+    def with_attempt(self, attempt: int) -> "Key":
         return self.model_copy(update={"attempt": attempt})
 
 
-class FileFacts(_Stored):
+class FileFacts(FrozenModel):
     bytes: int
     sha256: str
 
-    def differ_from(self, size: int) -> str:
+    def describe_mismatch(self, size: int) -> str:
         """What is wrong with a file of another digest, from its size."""
         if size != self.bytes:
             return f"expected {self.bytes:,} bytes, got {size:,}"
         return "its bytes are not those that were stored"
 
 
-class Provenance(_Stored):
+class Provenance(FrozenModel):
     """When, where, with what and for how long an artifact was made: facts that its bytes do not depend on."""
 
     at: str
@@ -72,7 +69,7 @@ class Provenance(_Stored):
     versions: dict[str, str]
 
 
-class Manifest(_Stored):
+class Manifest(FrozenModel):
     """What a version holds and what it was made from; written last, so that it vouches for the rest."""
 
     name: str
@@ -87,7 +84,7 @@ class Manifest(_Stored):
     def ref(self) -> ArtifactRef:
         return ArtifactRef(name=self.name, version=self.version, sha256=self.sha256)
 
-    def holds_together(self) -> bool:
+    def is_consistent(self) -> bool:
         payload = {name: facts.sha256 for name, facts in self.files.items()}
         named = (self.name, self.version) == (self.key.name, self.key.version)
         return named and self.sha256 == content_digest(payload)
@@ -121,7 +118,7 @@ class Outcome:
     message: str
 
 
-def why_made(key: Key, earlier: Iterable[Manifest]) -> str | None:
+def explain_miss(key: Key, earlier: Iterable[Manifest]) -> str | None:
     """The ingredients in which a key differs from the earlier version most like it; of equals, the newest.
 
     None if there is no earlier version.

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from tasks.core import files
 from tasks.core.config import cache_folder
-from tasks.core.errors import InputError, WorldError
+from tasks.core.errors import EnvironmentFailure, InputError
+from tasks.core.frozen_model import FrozenModel
+from tasks.core.runtime import files
 from tasks.core.store.artifact import FileFacts, Manifest
-from tasks.core.store.storage import MANIFEST, QUARANTINE, dated
+from tasks.core.store.storage import MANIFEST, QUARANTINE, timestamped
 
 LOGIN = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
 NO_BUCKET = "NoSuchBucket"
@@ -27,10 +28,8 @@ NO_OBJECT = "NoSuchKey"
 CONDITION_FAILED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 
 
-class _Copy(BaseModel):
+class _Copy(FrozenModel):
     """What is known of a local copy: which remote bytes it was made from, and their digest."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     etag: str
     sha256: str
@@ -109,7 +108,9 @@ class Bucket:
     def sweep(self, name: str) -> None:
         """Nothing to do: objects appear whole."""
 
-    def damaged(self, folder: str, wanted: Mapping[str, FileFacts], *, anew: bool = False) -> Iterator[tuple[str, str]]:
+    def find_damage(
+        self, folder: str, wanted: Mapping[str, FileFacts], *, anew: bool = False
+    ) -> Iterator[tuple[str, str]]:
         there = {each["name"]: each for each in self._children(folder) if each["type"] == "file"}
         for name, facts in wanted.items():
             path = f"{folder}/{name}".lstrip("/")  # the store's root is a folder without a name
@@ -120,7 +121,7 @@ class Bucket:
             if found is None or sha256 is None:
                 yield name, f"{name} is missing"
             elif sha256 != facts.sha256:
-                yield name, f"{name} is damaged: {facts.differ_from(found['size'])}"
+                yield name, f"{name} is damaged: {facts.describe_mismatch(found['size'])}"
 
     def get(self, folder: str) -> Path:
         return self._copies(folder)
@@ -143,7 +144,7 @@ class Bucket:
         return self.swap(f"{manifest.name}/{manifest.version}/{MANIFEST}", None, content)
 
     def set_aside(self, name: str, label: str) -> None:
-        target = f"{QUARANTINE}/{dated(label)}"
+        target = f"{QUARANTINE}/{timestamped(label)}"
         with self._errors():
             for path in self._found(name):
                 try:
@@ -214,21 +215,21 @@ class Bucket:
         note = self._note(name)
         try:
             known = _Copy.model_validate_json(note.read_bytes())
-            if known == _Copy(etag=etag, sha256=wanted.sha256) and files.sha256_once(copy) == wanted.sha256:
+            if known == _Copy(etag=etag, sha256=wanted.sha256) and files.sha256_cached(copy) == wanted.sha256:
                 return wanted.sha256
         except (OSError, ValidationError):
             pass  # it is fetched anew
         copy.parent.mkdir(parents=True, exist_ok=True)
-        files.check_space(copy.parent, wanted.bytes)
+        files.check_free_space(copy.parent, wanted.bytes)
         with self._errors():
             try:
-                with files.replacing(copy) as aside:
+                with files.atomic_write(copy) as aside:
                     self._fs.get_file(self._path(name), str(aside))
             except FileNotFoundError as error:
                 if _code(error) != NO_OBJECT:
                     raise
                 return None
-        sha256 = files.sha256_once(copy)
+        sha256 = files.sha256_cached(copy)
         files.write_bytes(note, _Copy(etag=etag, sha256=sha256).model_dump_json().encode())
         return sha256
 
@@ -247,7 +248,7 @@ class Bucket:
             if _code(error) == NO_BUCKET:
                 raise InputError(f"store {self.location}: there is no such bucket; make it, or give another") from None
             words = _code(error) or type(error).__name__
-            raise WorldError(f"store {self.location}: {words}; {LOGIN}, or try again later") from None
+            raise EnvironmentFailure(f"store {self.location}: {words}; {LOGIN}, or try again later") from None
 
 
 def _raise_without_bucket(error: FileNotFoundError) -> None:

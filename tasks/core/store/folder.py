@@ -8,10 +8,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from tasks.core import files
-from tasks.core.errors import WorldError
+from tasks.core.errors import EnvironmentFailure
+from tasks.core.runtime import files
 from tasks.core.store.artifact import FileFacts, Manifest
-from tasks.core.store.storage import MANIFEST, QUARANTINE, dated
+from tasks.core.store.storage import MANIFEST, QUARANTINE, timestamped
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,17 @@ class Folder:
     def sweep(self, name: str) -> None:
         files.sweep(self.root / name)
 
-    def damaged(self, folder: str, wanted: Mapping[str, FileFacts], *, anew: bool = False) -> Iterator[tuple[str, str]]:
-        digest = files.sha256_of if anew else files.sha256_once
+    def find_damage(
+        self, folder: str, wanted: Mapping[str, FileFacts], *, anew: bool = False
+    ) -> Iterator[tuple[str, str]]:
+        digest = files.sha256_of if anew else files.sha256_cached
         for name, facts in wanted.items():
             path = self.root / folder / name
             try:
                 if not path.is_file():
                     yield name, f"{name} is missing"
                 elif digest(path) != facts.sha256:
-                    yield name, f"{name} is damaged: {facts.differ_from(path.stat().st_size)}"
+                    yield name, f"{name} is damaged: {facts.describe_mismatch(path.stat().st_size)}"
             except OSError as error:
                 yield name, f"{name} cannot be read: {error.strerror}"
 
@@ -110,11 +112,11 @@ class Folder:
         quarantine = self.root / QUARANTINE
         with files.disk_errors(self.root), suppress(FileNotFoundError):
             quarantine.mkdir(exist_ok=True)
-            (self.root / name).rename(quarantine / dated(label))
+            (self.root / name).rename(quarantine / timestamped(label))
 
     def delete(self, folder: str) -> None:
         self._trash.mkdir(exist_ok=True)
-        doomed = self._trash / dated(folder)
+        doomed = self._trash / timestamped(folder)
         (self.root / folder).rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)  # what is left goes when the store is opened
 
@@ -134,4 +136,6 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise WorldError(f"{path}: cannot be read: {error.strerror}; check the disk, and who may read it") from None
+        raise EnvironmentFailure(
+            f"{path}: cannot be read: {error.strerror}; check the disk, and who may read it"
+        ) from None

@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import JsonValue
 
 from tasks.core.errors import InputError
+from tasks.core.evaluation.intervals import wilson_interval
+from tasks.core.frozen_model import FrozenModel
 from tasks.core.recipes import Recipe
-from tasks.core.statistics import wilson_interval
 from tasks.core.store.artifact import ArtifactRef
-from tasks.core.store.promotions import LogEntry, in_good_standing, read_log, rolled_back
-from tasks.core.store.runs import RunRecord, Status, as_it_is, read_record, read_records, run_ids
-from tasks.core.store.versions import Store
+from tasks.core.store.promotion_log import LogEntry, read_log, rollback_reasons, standing_runs
+from tasks.core.store.runs import RunRecord, Status, read_record, read_records, run_ids, with_actual_status
+from tasks.core.store.store import Store
 
 Standing = Literal["current", "promoted", "rolled back", "refused"]
 SETTINGS = (*(name for name in Recipe.model_fields if name != "name"), "validation", "devices", "deterministic", "seed")
@@ -20,10 +21,8 @@ UNSAID = {("validation", 0), ("devices", 1), ("deterministic", False)}
 MOST_NAMED = 3
 
 
-class HistoryRow(BaseModel):
+class HistoryRow(FrozenModel):
     """One run in short; accuracies are in [0, 1], with the 95% interval (Wilson)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: str
     started: str
@@ -40,16 +39,16 @@ class HistoryRow(BaseModel):
 
 def history(store: Store) -> list[HistoryRow]:
     """Every run, newest first."""
-    standing = standings(read_log(store))
+    standing = run_standings(read_log(store))
     records = reversed(read_records(store))
-    return [_row(as_it_is(store, record), standing.get(record.run)) for record in records]
+    return [_row(with_actual_status(store, record), standing.get(record.run)) for record in records]
 
 
-def standings(log: Sequence[LogEntry]) -> dict[str, Standing]:
+def run_standings(log: Sequence[LogEntry]) -> dict[str, Standing]:
     """What became of each run that was ever judged, as far as its results were not the current ones already."""
     found: dict[str, Standing] = {entry.run: "refused" for entry in log}
-    found |= dict.fromkeys(rolled_back(log), "rolled back")
-    good = in_good_standing(log)
+    found |= dict.fromkeys(rollback_reasons(log), "rolled back")
+    good = standing_runs(log)
     return found | dict.fromkeys(good, "promoted") | dict.fromkeys(good[-1:], "current")
 
 
@@ -61,12 +60,12 @@ def find_run(store: Store, name: str) -> RunRecord:
     record = read_record(store, _run_id(store, name))
     if record is None:
         raise InputError(f"run {name}: its record cannot be read; `cifar verify` says more")
-    return as_it_is(store, record)
+    return with_actual_status(store, record)
 
 
 def _run_id(store: Store, name: str) -> str:
     if name in ("current", "previous"):
-        good = in_good_standing(read_log(store))
+        good = standing_runs(read_log(store))
         place = 1 if name == "current" else 2
         if len(good) < place:
             raise InputError(
@@ -114,7 +113,7 @@ def _row(record: RunRecord, standing: Standing | None) -> HistoryRow:
         started=record.started,
         who=record.who,
         status=record.status,
-        recipe=recipe_in_words(record.settings),
+        recipe=describe_recipe(record.settings),
         dataset=record.dataset.name if record.dataset else None,
         accuracy=score.accuracy if score else None,
         accuracy_low=low,
@@ -124,7 +123,7 @@ def _row(record: RunRecord, standing: Standing | None) -> HistoryRow:
     )
 
 
-def recipe_in_words(settings: Mapping[str, JsonValue]) -> str:
+def describe_recipe(settings: Mapping[str, JsonValue]) -> str:
     """The recipe with what was set otherwise: `tutorial, epochs 3, seed 1`."""
     found = [(name, value) for name in SETTINGS if (value := settings.get(name)) is not None]
     own = [f"{name.replace('_', ' ')} {value}" for name, value in found if (name, value) not in UNSAID]

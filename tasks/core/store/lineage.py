@@ -2,28 +2,23 @@
 
 from collections.abc import Iterator
 
-from pydantic import BaseModel, ConfigDict
-
 from tasks.core.errors import InputError
+from tasks.core.frozen_model import FrozenModel
 from tasks.core.store.artifact import ArtifactRef, Manifest
 from tasks.core.store.runs import read_records
-from tasks.core.store.versions import Store
+from tasks.core.store.store import Store
 
 
-class Ancestor(BaseModel):
+class Ancestor(FrozenModel):
     """An artifact that another one was made from, `depth` steps up; `at` is None where its manifest is lost."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     depth: int
     ref: ArtifactRef
     at: str | None
 
 
-class Lineage(BaseModel):
+class Lineage(FrozenModel):
     """A version, what it was made from up to the archive, what was made directly from it, and the runs that have it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     manifest: Manifest
     made_from: tuple[Ancestor, ...]
@@ -31,7 +26,7 @@ class Lineage(BaseModel):
     runs: tuple[str, ...]
 
 
-def lineage_of(store: Store, name: str) -> Lineage:
+def find_lineage(store: Store, name: str) -> Lineage:
     """The lineage of what `NAME/VERSION` means; the beginning of VERSION is enough where only one begins so."""
     manifest = _find_version(store, name)
     everything = [each for artifact in store.artifacts() for each in store.manifests(artifact)]

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tasks.core import files
 from tasks.core.config import is_bucket
 from tasks.core.errors import InputError
+from tasks.core.runtime import files
 from tasks.core.store.artifact import Log
 from tasks.core.store.bucket import Bucket
 from tasks.core.store.folder import Folder
 from tasks.core.store.storage import CURRENT, LOG, ROOT_FILES, Storage
-from tasks.core.store.versions import Store
+from tasks.core.store.store import Store
 
 FORMAT = 1
 DESCRIPTION = "store.json"
@@ -26,7 +26,7 @@ class NoStore(InputError):
     """There is no store where one must be."""
 
 
-def open_unsettled(location: Path | str, log: Log, *, must_exist: bool = False) -> Store:
+def open_without_repair(location: Path | str, log: Log, *, must_exist: bool = False) -> Store:
     """The store at a location, made if there is none; half made versions are swept away, all else stays as it is.
 
     InputError if it must exist and does not, or where it would be made among files that are not its own.
@@ -42,9 +42,9 @@ def open_unsettled(location: Path | str, log: Log, *, must_exist: bool = False) 
             for leftover in sorted((storage.local / "staging").glob("*")):
                 with suppress(Timeout), FileLock(store.lock_path(leftover.name)).acquire(timeout=0):
                     shutil.rmtree(leftover, ignore_errors=True)
-            for given_up in _untouched(storage.local / "unfinished"):
-                with suppress(Timeout), FileLock(store.lock_path(given_up.name)).acquire(timeout=0):
-                    shutil.rmtree(given_up, ignore_errors=True)
+            for rolled_back_run in _untouched(storage.local / "unfinished"):
+                with suppress(Timeout), FileLock(store.lock_path(rolled_back_run.name)).acquire(timeout=0):
+                    shutil.rmtree(rolled_back_run, ignore_errors=True)
     except OSError as error:
         raise InputError(
             f"store {location}: cannot be written ({error.strerror}); give another one by --store"
@@ -78,7 +78,7 @@ def _untouched(unfinished: Path) -> list[Path]:
 def _describe(storage: Storage) -> None:
     """Write down the store's format, or check it."""
     storage.sweep(DESCRIPTION)
-    storage.swap(DESCRIPTION, None, files.readable_json({"format": FORMAT}))
+    storage.swap(DESCRIPTION, None, files.pretty_json({"format": FORMAT}))
     text = (storage.read(DESCRIPTION) or b"").decode(errors="replace")
     try:
         found = json.loads(text)["format"]

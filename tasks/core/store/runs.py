@@ -11,21 +11,20 @@ from typing import Literal
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from tasks.core import environment, files
-from tasks.core.errors import ExpectedError
-from tasks.core.identity import Identity
+from tasks.core.data.identity import Identity
+from tasks.core.errors import CifarFlowError
+from tasks.core.frozen_model import FrozenModel
+from tasks.core.runtime import environment, files
 from tasks.core.store.artifact import ArtifactRef, Log
-from tasks.core.store.versions import RUNS, Store, now
+from tasks.core.store.store import RUNS, Store, now
 
 Status = Literal["running", "completed", "failed", "interrupted", "killed"]
 STARTING = "starting"
 LONGEST_RUN = timedelta(days=7)
 
 
-class Score(BaseModel):
+class Score(FrozenModel):
     """How many of the test images a run's network got right."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     correct: int
     images: int
@@ -87,7 +86,7 @@ class Run:
 
 
 @contextmanager
-def recorded_run(
+def recording_run(
     store: Store, settings: Mapping[str, JsonValue], facts: Mapping[str, JsonValue], log: Log = print
 ) -> Iterator[Run]:
     """A run on record from now on, with how it ended, whichever way it leaves the block."""
@@ -96,22 +95,22 @@ def recorded_run(
         run=run_id,
         started=now(),
         who=environment.who(),
-        locks=_locks(store),
+        locks=_lock_folder(store),
         settings=dict(settings),
         git=environment.git_commit(),
         versions=environment.versions(),
         facts=dict(facts),
     )
     run = Run(store.for_run(run_id), record)
-    with _alive(store, run_id):
+    with _liveness_lock(store, run_id):
         with store.locked(STARTING, log):
-            close_killed(store)
+            mark_killed_runs(store)
             run.save()
         try:
             yield run
         except Exception as error:
             words = " ".join(str(error).split())
-            run.end("failed", words if isinstance(error, ExpectedError) else f"{type(error).__name__}: {words}")
+            run.end("failed", words if isinstance(error, CifarFlowError) else f"{type(error).__name__}: {words}")
             raise
         except BaseException as error:  # Ctrl-C, or a worker that cancels
             run.end("interrupted", type(error).__name__)
@@ -120,13 +119,13 @@ def recorded_run(
             run.end("completed")
 
 
-def close_killed(store: Store) -> None:
+def mark_killed_runs(store: Store) -> None:
     """Mark the runs whose process ended without a word: still `running`, and nobody holds their lock.
 
     The caller holds the lock `starting`.
     """
     for record in read_records(store):
-        found = as_it_is(store, record)
+        found = with_actual_status(store, record)
         if record.status == "running" and found.status == "killed":
             store.storage.sweep(record_name(record.run))
             write_record(store, found)
@@ -135,17 +134,17 @@ def close_killed(store: Store) -> None:
         store.storage.sweep(f"{RUNS}/{name}")  # a first record is only written under the lock that is held now
 
 
-def as_it_is(store: Store, record: RunRecord) -> RunRecord:
+def with_actual_status(store: Store, record: RunRecord) -> RunRecord:
     """A record that was just read, as `killed` where it is `running` and its process is gone; nothing is written."""
-    if record.status != "running" or not _can_be_told(store, record) or _is_locked(_lock_path(store, record.run)):
+    if record.status != "running" or not _is_lock_visible(store, record) or _is_locked(_lock_path(store, record.run)):
         return record
     again = read_record(store, record.run) or record  # it may have come to its end meanwhile
     return again.model_copy(update={"status": "killed"}) if again.status == "running" else again
 
 
-def _can_be_told(store: Store, record: RunRecord) -> bool:
+def _is_lock_visible(store: Store, record: RunRecord) -> bool:
     """Whether a run's lock can be seen from here; where it cannot, no run is believed to last longer than a week."""
-    if not store.storage.shared or (record.who, record.locks) == (environment.who(), _locks(store)):
+    if not store.storage.shared or (record.who, record.locks) == (environment.who(), _lock_folder(store)):
         return True
     return datetime.now(UTC) - datetime.fromisoformat(record.started) > LONGEST_RUN
 
@@ -178,7 +177,7 @@ def read_record(store: Store, run: str) -> RunRecord | None:
 
 
 def write_record(store: Store, record: RunRecord) -> None:
-    store.storage.write(record_name(record.run), files.readable_json(record.model_dump(mode="json")))
+    store.storage.write(record_name(record.run), files.pretty_json(record.model_dump(mode="json")))
 
 
 def record_name(run: str) -> str:
@@ -192,7 +191,7 @@ def _parsed(content: bytes | None) -> RunRecord | None:
 
 
 @contextmanager
-def _alive(store: Store, run_id: str) -> Iterator[None]:
+def _liveness_lock(store: Store, run_id: str) -> Iterator[None]:
     lock = _lock_path(store, run_id)
     try:
         with FileLock(lock):
@@ -201,7 +200,7 @@ def _alive(store: Store, run_id: str) -> Iterator[None]:
         lock.unlink(missing_ok=True)
 
 
-def _locks(store: Store) -> str:
+def _lock_folder(store: Store) -> str:
     return str(store.storage.local.resolve())
 
 

@@ -21,7 +21,7 @@ ROOT_FILES = {
 }
 
 
-def dated(label: str) -> str:
+def timestamped(label: str) -> str:
     """A name for what is moved away, which nothing else has."""
     return f"{label.replace('/', '-')}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
 
@@ -68,7 +68,9 @@ class Storage(Protocol):
     def sweep(self, name: str) -> None:
         """Remove what killed processes left half written of an object; nobody else may be writing it now."""
 
-    def damaged(self, folder: str, wanted: Mapping[str, FileFacts], *, anew: bool = False) -> Iterator[tuple[str, str]]:
+    def find_damage(
+        self, folder: str, wanted: Mapping[str, FileFacts], *, anew: bool = False
+    ) -> Iterator[tuple[str, str]]:
         """Each file under `folder` that is not as wanted, and what is wrong with it; every byte is checked.
 
         Unless `anew`, bytes count as checked that were, and did not change since as far as their keeper can tell.

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tasks.core import files
+from tasks.core.runtime import files
 
 DIGEST_BYTES = 32
 

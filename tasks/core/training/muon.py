@@ -67,11 +67,11 @@ class Muon(torch.optim.Optimizer):
         found: list[Tensor] = []
         for shape, alike in groupby(directions, key=lambda each: each.shape):
             matrices = torch.stack([each.flatten(1) for each in alike])
-            found += orthogonalized(matrices, self._dtype).unflatten(2, shape[1:]).unbind()
+            found += orthogonalize(matrices, self._dtype).unflatten(2, shape[1:]).unbind()
         return found
 
 
-def orthogonalized(matrices: Tensor, dtype: torch.dtype) -> Tensor:
+def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     """Matrices [N, rows, columns] with singular values brought near 1, by a Newton-Schulz iteration.
 
     bfloat16 is enough for it.

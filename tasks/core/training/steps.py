@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from tasks.core.device import TINY_BATCH, Hardware, is_compiled, layout_for, precision_for
 from tasks.core.errors import InputError
-from tasks.core.model import Net
-from tasks.core.networks import in_evaluation
-from tasks.core.randomness import seeded
+from tasks.core.models.factory import eval_mode
+from tasks.core.models.tutorial_net import Net
 from tasks.core.recipes import RECIPES, Recipe
-from tasks.core.training.recorded import RecordedStep, Step, is_recordable
-from tasks.core.training.workers import Workers
-from tasks.core.training.written_out import WrittenOut
+from tasks.core.runtime.device import TINY_BATCH, Hardware, is_compiled, layout_for, precision_for
+from tasks.core.runtime.seeding import fixed_seed
+from tasks.core.training.cuda_graph import CudaGraphStep, Step, supports_cuda_graph
+from tasks.core.training.distributed.process_group import ProcessGroup
+from tasks.core.training.manual_step import ManualTrainer
 
 BeforeStep = Callable[[int], None]  # is told each step, counted from 0
 
@@ -38,7 +38,7 @@ class AutogradStep:
     dtype: torch.dtype
     layout: torch.memory_format
     label_smoothing: float
-    workers: Workers
+    workers: ProcessGroup
 
     def __call__(self, batch: Tensor, labels: Tensor, images: int) -> Tensor:
         """The share's part of the mean loss over all `images` of the batch, and of its hits."""
@@ -77,7 +77,7 @@ class AutogradSteps:
         optimizer: torch.optim.Optimizer,
         recipe: Recipe,
         before_step: BeforeStep,
-        workers: Workers,
+        workers: ProcessGroup,
     ) -> None:
         self._batch_size, self._before_step, self._workers = recipe.batch_size, before_step, workers
         device = next(network.parameters()).device
@@ -85,15 +85,15 @@ class AutogradSteps:
         network.to(memory_format=layout)
         if layout == torch.channels_last:
             _refuse_views(network, recipe.model)
-        joined = workers.joined(network)
+        joined = workers.wrap_distributed(network)
         step = AutogradStep(joined, recipe.model, optimizer, dtype, layout, recipe.label_smoothing, workers)
         self._step: Step = step
         self._whole_step: Step = step
         if is_compiled(Hardware(device, workers.count), recipe.compile):
             compiled: Any = torch.compile(joined, dynamic=False)
             self._whole_step = replace(step, network=compiled)
-        if is_recordable(recipe, device) and workers.count == 1:
-            self._whole_step = RecordedStep(self._whole_step, device)
+        if supports_cuda_graph(recipe, device) and workers.count == 1:
+            self._whole_step = CudaGraphStep(self._whole_step, device)
 
     def take(self, inputs_nchw: Tensor, targets: Tensor, first_step: int) -> Tensor:
         size = self._batch_size
@@ -112,7 +112,7 @@ def _refuse_views(network: nn.Module, model: str) -> None:
     device = next(network.parameters()).device
     images = torch.zeros(2, 3, 32, 32, device=device)
     try:
-        with seeded(0, device), in_evaluation(network):
+        with fixed_seed(0, device), eval_mode(network):
             network(images.contiguous(memory_format=torch.channels_last))
     except RuntimeError as error:
         words = " ".join(str(error).split())
@@ -124,10 +124,10 @@ def _refuse_views(network: nn.Module, model: str) -> None:
         ) from None
 
 
-class WrittenOutSteps:
+class ManualSteps:
     """The tutorial's steps without autograd, some two times as fast; its learning rate is the same in each."""
 
-    def __init__(self, written_out: WrittenOut, before_step: BeforeStep) -> None:
+    def __init__(self, written_out: ManualTrainer, before_step: BeforeStep) -> None:
         self._written_out, self._before_step = written_out, before_step
 
     def take(self, inputs_nchw: Tensor, targets: Tensor, first_step: int) -> Tensor:
@@ -135,8 +135,8 @@ class WrittenOutSteps:
         return self._written_out.train_stretch(inputs_nchw, targets)
 
 
-def steps_for(
-    network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, before_step: BeforeStep, workers: Workers
+def select_steps(
+    network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, before_step: BeforeStep, workers: ProcessGroup
 ) -> Steps:
     """The quickest way to take a recipe's steps with a network where it is."""
     if (
@@ -147,7 +147,7 @@ def steps_for(
         and workers.count == 1
         and _is_plain(recipe, next(network.parameters()).device)
     ):
-        return WrittenOutSteps(WrittenOut(network, optimizer, recipe.batch_size), before_step)
+        return ManualSteps(ManualTrainer(network, optimizer, recipe.batch_size), before_step)
     return AutogradSteps(network, optimizer, recipe, before_step, workers)
 
 

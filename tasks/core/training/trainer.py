@@ -14,19 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks.core.dataset import expand
-from tasks.core.device import Hardware
+from tasks.core.data.dataset import expand
 from tasks.core.errors import InputError
-from tasks.core.networks import NeedsPreparation
-from tasks.core.randomness import random_state, set_random_state
+from tasks.core.models.factory import NeedsPreparation
 from tasks.core.recipes import Recipe
-from tasks.core.tables import TrainingPoint
+from tasks.core.runtime.device import Hardware
+from tasks.core.runtime.seeding import random_state, set_random_state
 from tasks.core.training.augmentation import augment
-from tasks.core.training.images import Images, Measured, measured
-from tasks.core.training.optimization import new_optimizer, rate_factor, set_rate
-from tasks.core.training.steps import Steps, steps_for
-from tasks.core.training.watch import STOPS, Progress, Watch
-from tasks.core.training.workers import ALONE, Workers
+from tasks.core.training.curve import TrainingPoint
+from tasks.core.training.data import Images, LossAndAccuracy, measure
+from tasks.core.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from tasks.core.training.monitor import STOPS, Monitor, Progress
+from tasks.core.training.optimizers import new_optimizer, rate_factor, set_rate
+from tasks.core.training.steps import Steps, select_steps
 
 IMAGES_PER_POINT = 8_000  # 2,000 of the tutorial's batches of 4
 IMAGES_PER_STRETCH = 256  # at most, after which checkpoints, interruptions and progress have their turn
@@ -62,7 +62,12 @@ class Trainer:
     """Trains a network in place; the curve has a point for each 8,000 images and for each epoch's end."""
 
     def __init__(
-        self, network: nn.Module, images: Images, held_out: Images, training: Training, workers: Workers = ALONE
+        self,
+        network: nn.Module,
+        images: Images,
+        held_out: Images,
+        training: Training,
+        workers: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self.network, self.images, self.held_out = network, images, held_out
         self.recipe, self.seed, self.device = training.recipe, training.seed, training.hardware.device
@@ -78,14 +83,14 @@ class Trainer:
         self.due: Callable[[], None] | None = None  # adds a point to the curve
         self.recent = torch.zeros(0, 2), 0  # the results of the latest stretch, and its images
 
-    def run(self, watch: Watch) -> list[TrainingPoint]:
+    def run(self, watch: Monitor) -> list[TrainingPoint]:
         """Take every step that is left."""
         if state := watch.saved_state(self.device):
             self.restore(state)
             watch.log(f"training goes on from {self.place_in_words()}, where it was interrupted")
         elif isinstance(self.network, NeedsPreparation):
             self.network.prepare_on_training_images(self.images.inputs(0, IMAGES_TO_PREPARE))
-        steps = steps_for(self.network, self.optimizer, self.recipe, self._before_step, self.workers)
+        steps = select_steps(self.network, self.optimizer, self.recipe, self._before_step, self.workers)
         with watch.heard_between_layers(self.network) if self.device.type == "cpu" else nullcontext():
             for order in self._orders():
                 self._epoch(order, steps, watch)
@@ -140,7 +145,7 @@ class Trainer:
             if epoch >= self.place.epoch:
                 yield order[: left * self.recipe.batch_size].to(self.device)
 
-    def _epoch(self, order: Tensor, steps: Steps, watch: Watch) -> None:
+    def _epoch(self, order: Tensor, steps: Steps, watch: Monitor) -> None:
         place, size = self.place, self.recipe.batch_size
         to_point = max(1, IMAGES_PER_POINT // size) * size
         self.network.train()
@@ -155,7 +160,7 @@ class Trainer:
             if stop == next_point:
                 since = stop - (stop - 1) // to_point * to_point
                 self._end_point(watch, since, at_epochs_end=stop == len(order))
-            stopping, stretch_s = self.workers.agree(watch.interruption.asked, watch.stretch_s)
+            stopping, stretch_s = self.workers.agree(watch.stop_request.asked, watch.stretch_s)
             self._adjust_stretch(stretch_s)
             self._pause(watch, at_epochs_end=stop == len(order), stopping=stopping)
 
@@ -171,14 +176,14 @@ class Trainer:
         elif latest_s < SHORT_S:
             self.steps_at_once = min(2 * self.steps_at_once, self.most_steps_at_once)
 
-    def _pause(self, watch: Watch, *, at_epochs_end: bool, stopping: bool) -> None:
+    def _pause(self, watch: Monitor, *, at_epochs_end: bool, stopping: bool) -> None:
         """Let what goes on beside training have its turn."""
-        if self.workers.leads:
+        if self.workers.is_rank_0:
             watch.keep(self.state, at_epochs_end=at_epochs_end, now=stopping)
             watch.show_progress(self._progress, at_end=self.place.step == self.steps_in_all)
         if stopping:
             watch.log(f"{STOPS} at {self.place_in_words()}; run the same command again to go on from there")
-            watch.interruption.act()
+            watch.stop_request.act()
 
     def _progress(self) -> Progress:
         place, (results, images) = self.place, self.recent
@@ -196,14 +201,14 @@ class Trainer:
         epochs, steps = divmod(step, self.steps_an_epoch)
         return epochs * len(self.images) + steps * self.recipe.batch_size
 
-    def _end_point(self, watch: Watch, since: int, *, at_epochs_end: bool) -> None:
+    def _end_point(self, watch: Monitor, since: int, *, at_epochs_end: bool) -> None:
         """End the steps since the last point, on `since` images, with one on the curve.
 
         It is added when the next steps are under way: a GPU that is asked for its numbers before would have to wait.
         """
         place = self.place
         results, place.latest = torch.cat(place.latest), []
-        found = measured(self.network, self.held_out) if at_epochs_end and len(self.held_out) else None
+        found = measure(self.network, self.held_out) if at_epochs_end and len(self.held_out) else None
         self.due = partial(self._add_point, watch, results, since, place.epoch, place.step, found)
         if self.device.type == "cpu":
             self._add_due_point()
@@ -214,7 +219,7 @@ class Trainer:
             due()
 
     def _add_point(
-        self, watch: Watch, results: Tensor, since: int, epoch: int, step: int, found: Measured | None
+        self, watch: Monitor, results: Tensor, since: int, epoch: int, step: int, found: LossAndAccuracy | None
     ) -> None:
         step_of_epoch = self._step_of(epoch, step)
         losses, hits = results.cpu().double().unbind(1)
@@ -233,5 +238,5 @@ class Trainer:
         self.place.curve.append(TrainingPoint(step, epoch, loss, rate, accuracy, *measures))
 
     def _before_step(self, step: int) -> None:
-        self.workers.draw_apart(self.seed, step)
+        self.workers.seed_rank(self.seed, step)
         set_rate(self.optimizer, self.recipe, step, self.steps_in_all)

@@ -1,0 +1,1 @@
+"""Evaluation: predictions, tables, metrics, intervals, paired comparison."""

@@ -1,1 +1,0 @@
-"""Export: the network of a run as files that other programs run."""

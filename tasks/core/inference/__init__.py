@@ -1,0 +1,1 @@
+"""Inference: predict on your own pictures, export the network."""

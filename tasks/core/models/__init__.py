@@ -1,0 +1,1 @@
+"""Models: networks, and loading their weights."""

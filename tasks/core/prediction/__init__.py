@@ -1,1 +1,0 @@
-"""Prediction: what the network of a run makes of other images."""

@@ -1,0 +1,71 @@
+"""From a template to a page: one look, one set of filters, and no script but our own."""
+
+import hashlib
+from base64 import b64encode
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, meta
+
+FOLDER = Path(__file__).parent / "templates"
+
+
+def render(template: str, script: str | None = None, **shown: Any) -> str:
+    """A page of `template`; its own `script`, a file beside it, is the only one that a browser may run."""
+    code = (FOLDER / script).read_text(encoding="utf-8") if script else ""
+    digest = b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    return _environment().get_template(template).render(script=code, script_digest=digest, **shown)
+
+
+def digests(template: str, script: str | None = None) -> dict[str, str]:
+    """The SHA-256 of each file that a page is made of, by its path in the project."""
+    names, waiting = set[str](), [template, *([script] if script else [])]
+    environment = _environment()
+    while waiting:
+        name = waiting.pop()
+        names.add(name)
+        if name.endswith(".j2"):
+            source = environment.parse((FOLDER / name).read_text(encoding="utf-8"))
+            waiting += [each for each in meta.find_referenced_templates(source) if each and each not in names]
+    return {
+        f"tasks/core/reports/templates/{name}": hashlib.sha256((FOLDER / name).read_bytes()).hexdigest()
+        for name in sorted(names)
+    }
+
+
+def percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    return "–" if low is None or high is None else f"{low * 100:.1f}–{high * 100:.1f}%"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "interval": interval,
+        "number": "{:.3f}".format,
+        "many": "{:,}".format,
+        "duration": _duration,
+        "moment": _moment,
+    }
+    return environment
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"
+
+
+def _moment(iso_time: str) -> str:
+    moment = datetime.fromisoformat(iso_time)
+    return f"{moment:%Y-%m-%d %H:%M:%S} {moment.tzname() or ''}".rstrip()

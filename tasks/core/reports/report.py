@@ -1,0 +1,172 @@
+"""The report of a run: one page that needs nothing else, and its numbers for machines."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from tasks.core.data.checks import DataChecks, describe_checks, load_checks
+from tasks.core.data.dataset import Dataset, load_dataset
+from tasks.core.evaluation.intervals import Estimate, wilson_interval
+from tasks.core.evaluation.metrics import read_scores
+from tasks.core.evaluation.tables import confusion_matrix
+from tasks.core.frozen_model import FrozenModel
+from tasks.core.reports import html
+from tasks.core.reports.charts import accuracy_chart, learning_chart, loss_chart, reliability_chart
+from tasks.core.reports.gallery import make_gallery
+from tasks.core.reports.provenance import Facts
+from tasks.core.reports.sprites import training_grid
+from tasks.core.runtime.parquet import read_table
+
+PAGE = ("report.html.j2", "report.js")
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run came to: the dataset, and the tables and numbers that its stages left."""
+
+    dataset: Dataset
+    checks: DataChecks
+    training: pd.DataFrame
+    predictions: pd.DataFrame
+    per_class: pd.DataFrame
+    calibration: pd.DataFrame
+    scores: Mapping[str, Estimate]
+
+
+class Metrics(FrozenModel):
+    """What `metrics.json` holds."""
+
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    correct: int
+    images: int
+    final_loss: float
+    dataset: dict[str, str]
+    generated_images: bool
+    recipe: dict[str, JsonValue]
+    seed: int
+    promoted: bool
+    verdict: str
+    per_class: dict[str, float | None]
+    best_class: str
+    worst_class: str
+    scores: dict[str, Estimate]
+
+
+class HeatRow(NamedTuple):
+    """A row of the confusion matrix; each cell is a count and its share of the row."""
+
+    label: str
+    cells: list[tuple[int, float]]
+
+
+def build_report(folder: Path, facts: Facts, payloads: Mapping[str, Path]) -> None:
+    """Leave `report.html` and `metrics.json` in `folder`, from the folders of the stages' payloads by name."""
+    weights, predictions, per_class = (payloads[name] for name in ("weights", "predictions", "per_class"))
+    results = Results(
+        dataset=load_dataset(payloads["dataset"]),
+        checks=load_checks(payloads["data_checks"]),
+        training=read_table(weights / "training.parquet"),
+        predictions=read_table(predictions / "predictions.parquet"),
+        per_class=read_table(per_class / "per_class.parquet"),
+        calibration=read_table(per_class / "calibration.parquet"),
+        scores=read_scores(per_class).scores,
+    )
+    write_report(folder, facts, results)
+
+
+def write_report(folder: Path, facts: Facts, results: Results) -> None:
+    """Write `report.html` and `metrics.json`: byte for byte the same for the same arguments."""
+    metrics = summarize(facts, results)
+    dataset, training = results.dataset, results.training
+    page = html.render(
+        *PAGE,
+        facts=facts,
+        metrics=metrics,
+        dataset=dataset,
+        checks=describe_checks(results.checks),
+        unverified=dataset.identity.kind == "archive" and not facts.pinned,
+        training_grid=training_grid(dataset, facts.seed),
+        loss_chart=loss_chart(training),
+        learning_chart=learning_chart(training),
+        held_out=bool(training["validation_accuracy"].notna().any()),
+        accuracy_chart=accuracy_chart(results.per_class),
+        reliability_chart=reliability_chart(results.calibration),
+        per_class=_rows(results.per_class),
+        confusion=list(heat_rows(confusion_matrix(results.predictions), dataset.classes)),
+        gallery=make_gallery(dataset, results.predictions),
+    )
+    numbers = json.dumps(metrics.model_dump(), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "report.html").write_text(page, encoding="utf-8", newline="\n")
+    (folder / "metrics.json").write_text(numbers + "\n", encoding="utf-8", newline="\n")
+
+
+def summarize(facts: Facts, results: Results) -> Metrics:
+    dataset, training, per_class = results.dataset, results.training, results.per_class
+    correct, images = int(per_class["correct"].sum()), int(per_class["support"].sum())
+    low, high = wilson_interval(correct, images)
+    accuracies = per_class.set_index("class")["accuracy"]
+    tested = accuracies[per_class["support"].to_numpy() > 0].astype(float)
+    return Metrics(
+        accuracy=correct / images,
+        accuracy_low=low,
+        accuracy_high=high,
+        correct=correct,
+        images=images,
+        final_loss=float(training["running_loss"].iloc[-1]),
+        dataset=dataset.identity.model_dump(),
+        generated_images=dataset.identity.generated,
+        recipe=facts.recipe,
+        seed=facts.seed,
+        promoted=facts.promoted,
+        verdict=facts.verdict,
+        per_class={str(name): _number(accuracy) for name, accuracy in accuracies.items()},
+        best_class=str(tested.idxmax()),
+        worst_class=str(tested.idxmin()),
+        scores=dict(results.scores),
+    )
+
+
+def summary_markdown(metrics: Mapping[str, Any]) -> str:
+    """What `metrics.json` says, in a few lines for Prefect's UI."""
+    found = Metrics.model_validate(metrics)
+    interval = html.interval(found.accuracy_low, found.accuracy_high)
+    lines = [
+        f"**{found.accuracy:.1%} accuracy** (95% interval {interval}) on {found.images:,} test images "
+        f"with the {found.recipe['name']} recipe; dataset: {found.dataset['name']}.",
+        f"**{'Promoted' if found.promoted else 'Not promoted'}**: {found.verdict}",
+        f"Log loss {found.scores['log_loss'].value:.3f}, expected calibration error "
+        f"{found.scores['expected_calibration_error'].value:.1%}.",
+        f"Best class: {found.best_class}. Worst class: {found.worst_class}.",
+    ]
+    if found.generated_images:
+        lines.insert(0, "**GENERATED IMAGES, NOT CIFAR-10**")
+    return "\n\n".join(escape(line, quote=False) for line in lines)
+
+
+def heat_rows(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Iterator[HeatRow]:
+    for name, row in zip(classes, counts.tolist(), strict=True):
+        images = max(sum(row), 1)
+        yield HeatRow(name, [(count, count / images) for count in row])
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table for the template, which tells a missing value by None."""
+    return [
+        {str(name): None if pd.isna(value) else value for name, value in row.items()}
+        for row in table.to_dict("records")
+    ]
+
+
+def _number(value: Any) -> float | None:
+    """JSON knows no NaN: a class without images has no number."""
+    return float(value) if pd.notna(value) else None

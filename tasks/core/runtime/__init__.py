@@ -1,0 +1,1 @@
+"""Runtime: device, locks, seeding, progress, files, environment, code digests."""
