@@ -5,34 +5,40 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: run test soak lint bench ui deploy worker
+.PHONY: help run test test-fast soak lint bench ui deploy worker
 
-run: $(INSTALLED)        ## the pipeline; ARGS="--epochs 3" passes arguments on
+help:                    ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+run: $(INSTALLED)        ## run the pipeline; ARGS="--epochs 3" passes arguments on
 	@$(BIN)/python flows/cifar_flow.py --offline-fallback synthetic $(ARGS)
 
-test: lint               ## the whole test suite; ARGS="-k store" passes arguments on
-	$(BIN)/python -m pytest $(ARGS)
+test: lint               ## run all checks and the whole test suite; ARGS="-k store" passes arguments on
+	$(BIN)/python -m pytest --durations 20 $(ARGS)
 
-soak: $(INSTALLED)       ## the store under random actions, kills and crowds, all of it in a bucket, too; half an hour
-	CIFAR_FLOW_SOAK=1 $(BIN)/python -m pytest $$(grep -l 'SOAK' tests/test_*.py) $(ARGS)
+test-fast: $(INSTALLED)  ## run the unit tests alone, in under a minute
+	$(BIN)/python -m pytest tests/unit $(ARGS)
 
-lint: $(INSTALLED)       ## style, types, and the one way that imports run
+soak: $(INSTALLED)       ## run the long form of the store's tests, in a folder and in a bucket; half an hour
+	CIFAR_FLOW_SOAK=1 $(BIN)/python -m pytest $$(grep -rl 'SOAK' tests --include='test_*.py') $(ARGS)
+
+lint: $(INSTALLED)       ## check style, types and the import layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)      ## measured side by side, 15 minutes; ARGS="--source PATH --pairs 3 --only NAME"
+bench: $(INSTALLED)      ## measure side by side, 15 minutes; ARGS="--source PATH --pairs 3 --only NAME"
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-ui: $(INSTALLED)         ## a lasting Prefect server, with its UI
+ui: $(INSTALLED)         ## start a lasting Prefect server with its UI
 	$(BIN)/prefect server start
 
-deploy: $(INSTALLED)     ## register the deployments of prefect.yaml, and their pool if there is none
+deploy: $(INSTALLED)     ## register the deployments of prefect.yaml, and their work pool if there is none
 	@$(BIN)/prefect work-pool inspect cifar >/dev/null 2>&1 || $(BIN)/prefect --no-prompt work-pool create cifar --type process
 	$(BIN)/prefect --no-prompt deploy --all </dev/null
 
-worker: $(INSTALLED)     ## run what is started from the UI or by `prefect deployment run`
+worker: $(INSTALLED)     ## start a worker for the runs of deployments
 	$(BIN)/prefect worker start --pool cifar
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -16,7 +16,7 @@ RECORD = "≤ 0.9 of airbench's time on the same GPU, mean of 20 seeds ≥ 94.0%
 
 
 @dataclass(frozen=True)
-class LossAndAccuracy:
+class Measurement:
     """A recipe with some settings in the places of its own; the first seed pays for CUDA's start and compiling."""
 
     recipe: str
@@ -26,11 +26,11 @@ class LossAndAccuracy:
 
 
 MEASURED = {
-    "tutorial": LossAndAccuracy("tutorial", 3),
-    "fast": LossAndAccuracy("fast", 5),
-    "record": LossAndAccuracy("record", 21, RECORD),
-    "record, compiled": LossAndAccuracy("record", 21, RECORD, {"compile": "auto"}),
-    "resnet18": LossAndAccuracy("resnet18", 1, "≥ 95% on the original pixels"),
+    "tutorial": Measurement("tutorial", 3),
+    "fast": Measurement("fast", 5),
+    "record": Measurement("record", 21, RECORD),
+    "record, compiled": Measurement("record", 21, RECORD, {"compile": "auto"}),
+    "resnet18": Measurement("resnet18", 1, "≥ 95% on the original pixels"),
 }
 
 
@@ -43,7 +43,7 @@ def gpu(bench: Bench) -> list[Row]:
     return [_row(bench, what, measured, name) for what, measured in MEASURED.items()]
 
 
-def _row(bench: Bench, what: str, measured: LossAndAccuracy, name: str) -> Row:
+def _row(bench: Bench, what: str, measured: Measurement, name: str) -> Row:
     say(f"gpu: recipe {what}")
     asked = {"recipe": measured.recipe, "settings": measured.settings, "seeds": list(range(1, measured.seeds + 1))}
     found = ask("ours.py", "train", dataset=bench.dataset, device="cuda", **asked)

@@ -11,12 +11,12 @@ TIMES = (1, 2, 5, 10)
 STAGES = {"normalize": "all arrays", "train": "the training images", "evaluate": "the test images"}
 MEGABYTE = 1e6
 
-LossAndAccuracy = dict[str, float]
+Measurement = dict[str, float]
 
 
 def growth(bench: Bench) -> list[Row]:
     """One run for each size and stage, each in a process of its own."""
-    found: dict[str, list[LossAndAccuracy]] = {name: [] for name in STAGES}
+    found: dict[str, list[Measurement]] = {name: [] for name in STAGES}
     folder, archive = bench.folder / "grown", bench.folder / "grown.tar"
     few: dict[str, float] = {}
     for times in (None, *TIMES):
@@ -34,7 +34,7 @@ def growth(bench: Bench) -> list[Row]:
     return [_row(name, measured) for name, measured in found.items()]
 
 
-def _row(name: str, measured: Sequence[LossAndAccuracy]) -> Row:
+def _row(name: str, measured: Sequence[Measurement]) -> Row:
     held = [one["held_bytes"] / MEGABYTE for one in measured]
     peaks = [one["peak_bytes"] / MEGABYTE for one in measured]
     shares = [peak / size for peak, size in zip(peaks, held, strict=True)]

@@ -11,7 +11,7 @@ import torch
 from processes import answer
 
 from tasks.core.config import Normalization
-from tasks.core.data.dataset import build_dataset, expand, load_dataset
+from tasks.core.data.dataset import build_dataset, load_dataset, normalize_images
 from tasks.core.data.synthetic import write_archive
 from tasks.core.errors import InputError
 from tasks.core.evaluation.evaluate import build_predictions
@@ -20,12 +20,13 @@ from tasks.core.models.weights import Lineage, save_weights
 from tasks.core.recipes import RECIPES, Recipe
 from tasks.core.runtime.device import choose_hardware
 from tasks.core.runtime.parquet import read_table
+from tasks.core.training.checkpoint import Checkpoint
 from tasks.core.training.curve import TrainingPoint
-from tasks.core.training.monitor import Monitor, monitoring
+from tasks.core.training.monitor import Monitor
 from tasks.core.training.train import build_weights
 from tasks.core.training.trainer import Trainer, Training
 
-LossAndAccuracy = dict[str, float]
+Measurement = dict[str, float]
 IMAGES_AT_ONCE = 1_000  # that are expanded
 
 
@@ -34,7 +35,7 @@ def generate(path: str) -> None:
     write_archive(Path(path))
 
 
-def normalize(archive: str, into: str) -> LossAndAccuracy:
+def normalize(archive: str, into: str) -> Measurement:
     """Seconds from an archive to checked arrays on disk, and of a pass over them that expands every training image."""
     folder = Path(into)
     folder.mkdir()
@@ -43,18 +44,16 @@ def normalize(archive: str, into: str) -> LossAndAccuracy:
     stored = time.perf_counter()
     dataset = load_dataset(folder)
     for start in range(0, len(dataset.train_labels), IMAGES_AT_ONCE):
-        expand(torch.tensor(dataset.train_images[start : start + IMAGES_AT_ONCE]), dataset.normalization)
+        normalize_images(torch.tensor(dataset.train_images[start : start + IMAGES_AT_ONCE]), dataset.normalization)
     return {"once_s": stored - started, "pass_s": time.perf_counter() - stored}
 
 
-def train(
-    dataset: str, recipe: str, settings: dict[str, object], seeds: list[int], device: str
-) -> list[LossAndAccuracy]:
+def train(dataset: str, recipe: str, settings: dict[str, object], seeds: list[int], device: str) -> list[Measurement]:
     """Seconds of training and accuracy on the test images for each seed, one after the other in this process.
 
     The clock runs from stored arrays to stored weights, so compilation counts; `steps_s` leaves both ends out.
     """
-    found: list[LossAndAccuracy] = []
+    found: list[Measurement] = []
     chosen = recipe_with(recipe, settings)
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder, clocked_steps() as steps_s:
@@ -71,9 +70,9 @@ def clocked_steps() -> Iterator[list[float]]:
     found: list[float] = []
     run = Trainer.run
 
-    def clocked(trainer: Trainer, watch: Monitor) -> list[TrainingPoint]:
+    def clocked(trainer: Trainer, monitor: Monitor) -> list[TrainingPoint]:
         started = time.perf_counter()
-        curve = run(trainer, watch)
+        curve = run(trainer, monitor)
         found.append(time.perf_counter() - started)  # the last point of the curve has waited for a GPU
         return curve
 
@@ -92,8 +91,7 @@ def recipe_with(name: str, settings: Mapping[str, object]) -> Recipe:
 def timed_training(dataset: Path, training: Training, folder: Path) -> float:
     """The seconds from a stored dataset to stored weights, with checkpoints as in any run."""
     started = time.perf_counter()
-    with monitoring(lambda _: None, folder / "unfinished", show=None) as watch:
-        build_weights(folder, dataset, training, watch)
+    build_weights(folder, dataset, training, Monitor(checkpoint=Checkpoint(folder / "unfinished")))
     return time.perf_counter() - started
 
 
@@ -112,7 +110,7 @@ def new_weights(dataset: str, into: str) -> None:
     save_weights(folder, init_network(recipe.model, len(images.classes), seed=1), lineage)
 
 
-def evaluate(dataset: str, weights: str) -> LossAndAccuracy:
+def evaluate(dataset: str, weights: str) -> Measurement:
     """Seconds from stored weights to a stored table of predictions, and the accuracy that stands in it."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()

@@ -7,13 +7,13 @@ from bench import Bench
 from processes import ask
 from rows import Row, percent, ratio, seconds
 
-LossAndAccuracy = dict[str, float]
+Measurement = dict[str, float]
 
 
 def normalize(bench: Bench) -> list[Row]:
     """Every training image once through PIL, ToTensor and Normalize, beside arrays that are expanded in batches."""
-    theirs: list[LossAndAccuracy] = []
-    ours: list[LossAndAccuracy] = []
+    theirs: list[Measurement] = []
+    ours: list[Measurement] = []
     for number in bench.rounds("normalize"):
         folders = [bench.folder / f"normalize-{side}-{number}" for side in ("theirs", "ours")]
         theirs.append(ask("theirs.py", "normalize", archive=bench.archive, into=folders[0]))
@@ -40,8 +40,8 @@ def evaluate(bench: Bench) -> list[Row]:
     """The test images by the tutorial's loop, and by ours, which also leaves a table; both with the same weights."""
     weights = bench.folder / "weights"
     ask("ours.py", "new_weights", dataset=bench.dataset, into=weights)
-    theirs: list[LossAndAccuracy] = []
-    ours: list[LossAndAccuracy] = []
+    theirs: list[Measurement] = []
+    ours: list[Measurement] = []
     for _ in bench.rounds("evaluate"):
         theirs.append(ask("theirs.py", "evaluate", root=bench.extracted, weights=weights))
         ours.append(ask("ours.py", "evaluate", dataset=bench.dataset, weights=weights))

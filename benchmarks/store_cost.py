@@ -17,7 +17,7 @@ from processes import answer
 from tasks.core.data.identity import Identity
 from tasks.core.runtime.files import UNCERTAIN_NS
 from tasks.core.store import Store, open_store
-from tasks.core.store.artifact import Key, Log, Stage
+from tasks.core.store.artifact import Build, Key
 from tasks.core.store.runs import Run, RunRecord, Score, recording_run
 
 SCRIPT = """
@@ -49,7 +49,7 @@ def measure(runs: int, openings: int, pairs: int) -> dict[str, object]:
 
 
 def _intact(store: Store, openings: int, pairs: int) -> Sides:
-    ref = store.get_or_create(Stage(Key(name="dataset"), _write_images), lambda _: None).ref
+    ref = store.get_or_create(Build(Key(name="dataset"), _write_images)).ref
     images = store.open(ref) / "images.npy"
 
     def opened() -> float:
@@ -85,7 +85,7 @@ def _make_runs(store: Store, count: int) -> None:
         Run(store, other).save()
 
 
-def _write_images(folder: Path, _: Log) -> None:
+def _write_images(folder: Path) -> None:
     np.save(folder / "images.npy", np.random.default_rng(0).integers(0, 256, IMAGES_BYTES, dtype=np.uint8))
 
 

@@ -10,11 +10,11 @@ from torchvision import transforms
 from torchvision.datasets.utils import extract_archive
 from tutorial_script import AnyCIFAR10, Net
 
-LossAndAccuracy = dict[str, float]
+Measurement = dict[str, float]
 TRANSFORM = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))])
 
 
-def normalize(archive: str, into: str) -> LossAndAccuracy:
+def normalize(archive: str, into: str) -> Measurement:
     """Seconds from an archive to a dataset of torchvision's, and of a pass over it as its loaders make it."""
     started = time.perf_counter()
     extract_archive(archive, into)
@@ -26,7 +26,7 @@ def normalize(archive: str, into: str) -> LossAndAccuracy:
     return {"once_s": read - started, "pass_s": time.perf_counter() - read}
 
 
-def evaluate(root: str, weights: str) -> LossAndAccuracy:
+def evaluate(root: str, weights: str) -> Measurement:
     """Seconds from stored weights to an accuracy, by the tutorial's loop as printed."""
     testset = AnyCIFAR10(root=root, train=False, download=False, transform=TRANSFORM)
     testloader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(

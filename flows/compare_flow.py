@@ -1,17 +1,19 @@
 """Two or more runs on the same images, side by side on one page.
 
-python flows/compare_flow.py --help
+python flows/compare_flow.py previous current --html comparison.html
 """
 
 if __name__ == "__main__":  # The command line answers --help and wrong values before Prefect and torch are imported.
-    from flows.cli.main import start
+    import runpy
+    import sys
 
-    start("compare-page")
+    sys.argv.insert(1, "compare")
+    runpy.run_module("flows.cli", run_name="__main__")
 
 from pathlib import Path
 from typing import Annotated
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from pydantic import Field
 
 from flows.parameters import check_absolute
@@ -26,14 +28,14 @@ def compare_flow(
     output: str,
     store: str | None = None,
 ) -> str:
-    """Compare runs on the same images, each with the first; leave a page. Returns the verdicts in words.
+    """Compare each run with the first one on the same images; write a page. Returns the verdicts in words.
 
     Args:
-        runs: Each a run's id or how it begins, current, or previous.
-        output: The absolute path of the page, which ends in .html; its numbers go beside it, as .json.
-        store: The store of the runs; CIFAR_FLOW_STORE or the project's artifacts folder if unset.
+        runs: Run ids or beginnings of them, current, or previous.
+        output: Absolute path of the page, which ends in .html; its numbers are written beside it as .json.
+        store: The store of the runs; by default CIFAR_FLOW_STORE or the project's artifacts folder.
     """
     for name, paths in (("output", [output]), ("store", [store] if store else [])):
         check_absolute(name, paths)
-    opened = open_store(store_location(store), get_run_logger().info, must_exist=True)
+    opened = open_store(store_location(store), must_exist=True)
     return compare(opened, runs, Path(output))

@@ -1,7 +1,7 @@
-"""A Prefect server of our own for as long as a run lasts, where Prefect would have started a temporary one.
+"""A local Prefect server that lasts as long as a run, in place of Prefect's temporary one.
 
-It starts while the heavy imports load, and ends with its parent however that ends, because it watches a pipe that only
-the parent holds open. Prefect's own temporary server hangs on Ctrl-C, and is left behind by SIGTERM and SIGKILL.
+It starts while the heavy imports load. It ends with its parent, however that ends: it watches a pipe that only the
+parent holds open. Prefect's temporary server hangs on Ctrl-C, and outlives SIGTERM and SIGKILL.
 """
 
 import atexit
@@ -29,13 +29,8 @@ from tasks.core.errors import EnvironmentFailure
 STARTUP_TIMEOUT_S = 120
 SHUTDOWN_TIMEOUT_S = 3
 PATIENCE_S = 5
-QUIET = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # telemetry, and what finds the database locked on a first start
-    "PREFECT_UI_ENABLED": "false",
-    # Private to Prefect (3.8.8): leave out the services that only a lasting server needs.
-    "PREFECT__SERVER_EPHEMERAL": "1",
-    "PREFECT__SERVER_FINAL": "1",
-}
+# Telemetry, which finds the database locked on a first start.
+QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_UI_ENABLED": "false"}
 
 
 @dataclass
@@ -48,13 +43,13 @@ class LocalServer:
 
     @classmethod
     def start(cls) -> "LocalServer":
-        """Start the server without waiting for it; a request that comes early waits in line at its open socket."""
+        """Start the server without waiting for it; early requests queue at its open socket."""
         output = tempfile.TemporaryFile()  # noqa: SIM115 - it lasts as long as the server
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            # A session of its own keeps Ctrl-C away from the server: the run still has its last state to report.
+            # In its own session Ctrl-C does not reach the server: the run still has to report its last state.
             process = subprocess.Popen(
                 [sys.executable, "-m", "flows.local_server", str(listener.fileno())],
-                cwd=PROJECT,  # the folder where a run is started may have another `flows` or `tasks`
+                cwd=PROJECT,  # the current folder may have another `flows` or `tasks`
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -65,7 +60,7 @@ class LocalServer:
             return cls(f"http://127.0.0.1:{listener.getsockname()[1]}/api", process, output)
 
     def wait_until_ready(self) -> None:
-        """Return once the server answers; `WorldError` with its last words if it does not."""
+        """Return once the server answers; EnvironmentFailure with the last line of its output if it does not."""
         deadline = time.monotonic() + STARTUP_TIMEOUT_S
         while self.process.poll() is None and (left_s := deadline - time.monotonic()) > 0:
             with suppress(httpx.TransportError):
@@ -73,11 +68,12 @@ class LocalServer:
                     return
             time.sleep(0.05)
         self.output.seek(0)
-        said = self.output.read().decode(errors="replace").split("\n")
-        last_words = next((line for line in reversed(said) if line.strip()), "no word from it")
+        lines = self.output.read().decode(errors="replace").split("\n")
         raise EnvironmentFailure(
-            f"Prefect's server: expected it to answer within {STARTUP_TIMEOUT_S} s, got: {last_words}; "
-            "run again, or start `prefect server start` and set PREFECT_API_URL"
+            "Prefect's server",
+            expected=f"an answer within {STARTUP_TIMEOUT_S} s",
+            got=next((line for line in reversed(lines) if line.strip()), "no output"),
+            advice="run again, or run `prefect server start` and set PREFECT_API_URL",
         )
 
     def end(self) -> None:
@@ -88,15 +84,15 @@ class LocalServer:
 
 @contextmanager
 def prefect_server() -> Iterator[Callable[[], None]]:
-    """A server for this block: the one that the user's Prefect settings name, or a local one.
+    """The server of the user's Prefect settings, or a local one for this block.
 
-    It goes on starting while the block does its own imports; what is yielded waits until it answers.
+    It starts while the block does its own imports; the yielded function waits until it answers.
     """
     server = None if os.environ.get("PREFECT_API_URL") else LocalServer.start()
     if server:
         # Prefect's own exit hooks, which still send logs, run before this one.
         atexit.register(server.end)
-    # Importing Prefect takes as long as the server takes to start, so the two run side by side.
+    # Importing Prefect takes as long as the server's start, so both run at the same time.
     from prefect.settings import (
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
@@ -113,23 +109,24 @@ def prefect_server() -> Iterator[Callable[[], None]]:
         yield partial(_wait_for, settings.api.url) if settings.api.url else lambda: None
         return
     os.environ["PREFECT_API_URL"] = server.url  # for processes and threads that start later
-    # Nobody watches this server for runs that fell silent, and it has no UI to point to.
+    # Nobody watches this server for runs without a heartbeat, and it has no UI to link to.
     with temporary_settings({PREFECT_API_URL: server.url, PREFECT_UI_URL: "", PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield server.wait_until_ready
 
 
 def _wait_for(url: str) -> None:
-    """Return once a server that is not ours says anything; `WorldError` where nobody does."""
+    """Return once a configured server answers anything; EnvironmentFailure if it does not."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             httpx.get(f"{url}/health", timeout=PATIENCE_S)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             if time.monotonic() > deadline:
-                words = str(error) or type(error).__name__
                 raise EnvironmentFailure(
-                    f"Prefect's server: expected an answer from {strip_credentials(url)}, got: {words}; "
-                    "start it (make ui), or unset PREFECT_API_URL"
+                    "Prefect's server",
+                    expected=f"an answer from {strip_credentials(url)}",
+                    got=str(error) or type(error).__name__,
+                    advice="start it (make ui), or unset PREFECT_API_URL",
                 ) from None
             time.sleep(0.2)
         else:
@@ -140,15 +137,18 @@ def serve(descriptor: int) -> None:
     """Serve on an open socket until standard input ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import uvicorn
+    from prefect.server.api.server import create_app
 
     class OneAtATime(uvicorn.Server):
-        """Servers that start at once on a new Prefect home would all create the same tables."""
+        """Servers that start at the same time on a new Prefect home would all create the same tables."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             with FileLock(_prefect_home() / "cifar-flow-server.lock"):
                 await super().startup(sockets)
 
-    config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
+    # Ephemeral: without the services that only a lasting server needs.
+    app = partial(create_app, ephemeral=True, final=True)
+    config = uvicorn.Config(app, factory=True, log_level="error", lifespan="on")
     OneAtATime(config).run(sockets=[socket.socket(fileno=descriptor)])
 
 
@@ -161,7 +161,7 @@ def _prefect_home() -> Path:
 
 
 def _end_with_parent() -> None:
-    os.read(0, 1)  # not sys.stdin, whose lock would garble the last words of a server that fails
+    os.read(0, 1)  # not sys.stdin, whose lock would garble the output of a server that fails
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(SHUTDOWN_TIMEOUT_S)
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Flow parameters from a settings model: flat, typed, bounded and described, as Prefect's UI and `-p` want them."""
+"""Flow parameters from the settings model: flat, typed, bounded and described, for Prefect's UI and `-p`."""
 
 import inspect
 import json
@@ -16,10 +16,7 @@ MOST_BYTES = 500_000  # Prefect's server takes 524,288 for all parameters of a r
 
 
 def flat_parameters(sequence: Callable[[Settings], Result]) -> Callable[..., Result]:
-    """Give a flow one parameter for each field of `Settings` in place of its single one.
-
-    So `-p epochs=3` works as `--epochs 3` does, and each setting is written down once.
-    """
+    """Give a flow one parameter for each field of `Settings`, so that `-p epochs=3` works like `--epochs 3`."""
 
     def flow_function(**parameters: object) -> Result:
         _refuse_relative_paths(parameters)
@@ -35,7 +32,7 @@ def flat_parameters(sequence: Callable[[Settings], Result]) -> Callable[..., Res
 
 
 def _signature() -> inspect.Signature:
-    """That of `Settings`, but with paths as they are given: Prefect would make them absolute before they are seen."""
+    """The signature of `Settings` with paths as text: Prefect would make relative ones absolute."""
     settings = inspect.signature(Settings)
     parameters = [
         each.replace(annotation=PATHS.get(each.name, each.annotation)) for each in settings.parameters.values()
@@ -44,28 +41,29 @@ def _signature() -> inspect.Signature:
 
 
 def as_parameters(name: str, paths: Sequence[str]) -> list[str]:
-    """Paths and globs from a command line as they can be a flow's parameter: absolute, text, and not too many.
-
-    InputError for an empty path, bytes that are not UTF-8, or more than Prefect takes.
-    """
+    """Paths and globs of a command line as a flow's parameter: absolute, UTF-8, and no more than Prefect accepts."""
     for path in paths:
         if not path or as_text(path) != path:
-            raise InputError(f"{name}: expected a name in UTF-8, got '{printable(path)}'; give its folder or rename it")
+            raise InputError(
+                name, expected="a name in UTF-8", got=f"'{printable(path)}'", advice="give its folder or rename it"
+            )
     absolute = [absolute_name(path) for path in paths]
     size = len(json.dumps(absolute))
     if size > MOST_BYTES:
         raise InputError(
-            f"{name}: expected names of {MOST_BYTES:,} bytes at most, got {len(paths):,} names of {size:,}; "
-            "give their folder, or a glob in quotes"
+            name,
+            expected=f"names of at most {MOST_BYTES:,} bytes",
+            got=f"{len(paths):,} names of {size:,}",
+            advice="give their folder, or a glob in quotes",
         )
     return absolute
 
 
 def check_absolute(name: str, paths: Iterable[str]) -> None:
-    """A worker starts runs in folders of its own, where a relative path leads nowhere, or to what is thrown away."""
+    """Refuse relative paths: a worker starts runs in temporary folders."""
     for path in paths:
         if "://" not in path and not Path(path).expanduser().is_absolute():
-            raise InputError(f"{name}: expected an absolute path, got {path!r}")
+            raise InputError(name, expected="an absolute path", got=repr(path))
 
 
 def _refuse_relative_paths(parameters: Mapping[str, object]) -> None:

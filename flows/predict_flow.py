@@ -1,17 +1,19 @@
-"""Predictions for images of one's own, by the network of a run.
+"""Predictions for your own images, by the network of a run.
 
 python flows/predict_flow.py --help
 """
 
 if __name__ == "__main__":  # The command line answers --help and wrong values before Prefect and torch are imported.
-    from flows.cli.main import start
+    import runpy
+    import sys
 
-    start("predict")
+    sys.argv.insert(1, "predict")
+    runpy.run_module("flows.cli", run_name="__main__")
 
 from pathlib import Path
 from typing import Annotated
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from pydantic import Field
 
 from flows.parameters import check_absolute
@@ -29,17 +31,17 @@ def predict_flow(
     model: str | None = None,
     store: str | None = None,
 ) -> dict[str, int]:
-    """Classify images; leave a table and a gallery in a folder. Returns how many images there are of each class.
+    """Classify images; write a table and a gallery to a folder. Returns the number of images of each class.
 
     Args:
-        images: Absolute paths or globs of image files (PNG, JPEG, WebP), and of folders of such.
-        output: The absolute path of the folder for predictions.parquet, unreadable.parquet and gallery.html.
-        run: A run's id or how it begins, current, or previous.
+        images: Absolute paths or globs of image files (PNG, JPEG, WebP) or folders.
+        output: Absolute path of the output folder.
+        run: A run's id or the beginning of it, current, or previous.
         device: auto, cpu, cuda, cuda:N or mps; auto takes CUDA, then MPS, then the CPU.
-        model: The network as package.module:factory, if it is one of your own, whose code is only run if you name it.
-        store: The store of the run; CIFAR_FLOW_STORE or the project's artifacts folder if unset.
+        model: A custom network as package.module:factory; its code runs only if it is named here.
+        store: The store of the run; by default CIFAR_FLOW_STORE or the project's artifacts folder.
     """
     for name, paths in (("images", images), ("output", [output]), ("store", [store] if store else [])):
         check_absolute(name, paths)
-    opened = open_store(store_location(store), get_run_logger().info, must_exist=True)
+    opened = open_store(store_location(store), must_exist=True)
     return predict(opened, run, images, Path(output), device, model)

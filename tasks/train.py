@@ -1,24 +1,25 @@
 """Train: weights from the dataset."""
 
-from prefect import get_run_logger, task
+from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from tasks.core.pipeline import weights_stage
+from tasks.core.pipeline_run import Pipeline
 from tasks.core.runtime.device import describe_hardware
-from tasks.core.store import Store
+from tasks.core.runtime.logs import logger
 from tasks.core.store.artifact import ArtifactRef
-from tasks.core.training.trainer import Training
-from tasks.prefect_patches import acknowledged_cancels
-from tasks.training_progress import training_progress
 from tasks.ui import completed_state
+from tasks.ui_progress import progress
 
 
-@task(task_run_name="train {training.recipe.name} with seed {training.seed}", cache_policy=NO_CACHE)
-def train(store: Store, dataset: ArtifactRef, training: Training, refresh: bool) -> State[ArtifactRef]:
+@task(
+    task_run_name="train {pipeline.plan.training.recipe.name} with seed {pipeline.plan.training.seed}",
+    cache_policy=NO_CACHE,
+)
+def train(pipeline: Pipeline) -> State[ArtifactRef]:
     """Train the network by a recipe."""
-    logger = get_run_logger()
-    recipe = training.recipe
-    logger.info(f"training runs on {describe_hardware(training.hardware, recipe.precision, recipe.compile)}")
-    with acknowledged_cancels(), training_progress(logger) as (show, say):
-        return completed_state(store.get_or_create(weights_stage(store, dataset, training, show), say, refresh=refresh))
+    training = pipeline.plan.training
+    hardware = describe_hardware(training.hardware, training.recipe.precision, training.recipe.compile)
+    logger.info(f"train: on {hardware}")
+    with progress("training") as show:
+        return completed_state(pipeline.build("weights", lambda at: show(at.images_done, at.total_images, str(at))))

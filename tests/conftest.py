@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import Cifar
+from log_lines import logged_lines
 from object_store import UNSET, ObjectStore, serving_objects
 from pipeline import Pipeline
 from places import BucketPlace, FolderPlace, Place
@@ -100,9 +101,10 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
 
 
 @pytest.fixture
-def log() -> list[str]:
-    """What was said."""
-    return []
+def log() -> Iterator[list[str]]:
+    """The lines that the library logs."""
+    with logged_lines() as lines:
+        yield lines
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""The `cifar` command."""
+"""The `cifar` command: `app` lists its commands, `main` runs them."""

@@ -1,4 +1,4 @@
-"""A look at all that a run stands on: environment, Prefect, device, disk and store."""
+"""The `doctor` command: checks the environment, Prefect, the device, the disk and the store."""
 
 import os
 import platform
@@ -9,177 +9,185 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import httpx
-
-from tasks.core.config import PROJECT, cache_folder, is_bucket, strip_credentials
+from flows.cli import views
+from flows.cli.options import JsonOption, StoreOption
+from flows.cli.printing import print_result
+from tasks.core.config import PROJECT, cache_folder, is_bucket, store_location, strip_credentials
 from tasks.core.errors import CifarFlowError
 from tasks.core.frozen_model import FrozenModel
+from tasks.core.runtime.logs import log_handler
+from tasks.core.store import open_store
+from tasks.core.store.current import read_current
+from tasks.core.store.history import history
+from tasks.core.store.opening import NoStore
+from tasks.core.store.promotion_log import find_gaps
+from tasks.core.store.runs import read_records, run_ids
+from tasks.core.store.storage import QUARANTINE
 
 if TYPE_CHECKING:
     from prefect.client.schemas.responses import DeploymentResponse
 
-ROOMY_BYTES = 2_000_000_000  # the archive, the arrays made of it, and a few runs
-PATIENCE_S = 5
+FIRST_RUN_BYTES = 2_000_000_000  # the archive, the dataset, and a few runs
+TIMEOUT_S = 5
 POOL, FLOW = "cifar", "cifar"
+State = Literal["ok", "note", "bad"]
 
 
 class Check(FrozenModel):
-    """What was found, and what to do about it: `bad` must be seen to, `note` may be meant so."""
+    """A check and what to do about it: `bad` needs an action, a `note` may be intended."""
 
     name: str
-    state: Literal["ok", "note", "bad"]
+    state: State
     found: str
     advice: str = ""
 
 
-def examine(location: str) -> Iterator[Check]:
-    """Every check in turn, those that take longest last."""
-    yield _python()
-    yield _versions()
-    yield _disk(location)
-    yield from _store(location)
-    yield from _prefect()
-    yield _device()
+def doctor(*, store: StoreOption = None, json: JsonOption = False) -> int:
+    """Check environment, Prefect, device, disk and store; exit code 1 if something needs an action."""
+    checks = list(run_checks(store_location(store)))
+    print_result(checks, views.print_checks, json=json)
+    return int(any(check.state == "bad" for check in checks))
 
 
-def _python() -> Check:
+def run_checks(location: str) -> Iterator[Check]:
+    """Run every check, the slow ones last."""
+    yield _check_python()
+    yield _check_versions()
+    yield _check_disk(location)
+    yield from _check_store(location)
+    yield from _check_prefect()
+    yield _check_device()
+
+
+def _check(name: str, state: State, found: str, advice: str = "") -> Check:
+    return Check(name=name, state=state, found=found, advice=advice)
+
+
+def _check_python() -> Check:
     found = f"{platform.python_version()} at {sys.executable}"
     if Path(sys.prefix) == Path(sys.base_prefix):
-        return Check(name="Python", state="note", found=f"{found}, no virtual environment", advice="use `make`'s .venv")
-    return Check(name="Python", state="ok", found=found)
+        return _check("Python", "note", f"{found}, not a virtual environment", "use the .venv that `make` creates")
+    return _check("Python", "ok", found)
 
 
-def _versions() -> Check:
-    """What is installed against what was tested."""
-    tested_file = PROJECT / "constraints.txt"
-    if not tested_file.is_file():
-        return Check(
-            name="versions", state="note", found=f"no constraints.txt in {PROJECT}", advice="run from a checkout"
-        )
-    lines = [line.partition("==") for line in tested_file.read_text(encoding="utf-8").splitlines() if "==" in line]
-    differ = [
+def _check_versions() -> Check:
+    """Compare the installed versions with the tested ones."""
+    constraints = PROJECT / "constraints.txt"
+    if not constraints.is_file():
+        return _check("versions", "note", f"no constraints.txt in {PROJECT}", "run from a checkout")
+    lines = [line.partition("==") for line in constraints.read_text(encoding="utf-8").splitlines() if "==" in line]
+    differences = [
         f"{name} {installed} instead of {tested}"
         for name, _, tested in lines
-        if (installed := _installed(name)) not in (None, tested.strip())
+        if (installed := _installed_version(name)) not in (None, tested.strip())
     ]
-    if differ:
-        return Check(name="versions", state="note", found=", ".join(differ), advice="touch constraints.txt; make lint")
-    return Check(name="versions", state="ok", found=f"all {len(lines)} as in constraints.txt")
+    if differences:
+        return _check("versions", "note", ", ".join(differences), "touch constraints.txt; make lint")
+    return _check("versions", "ok", f"all {len(lines)} as in constraints.txt")
 
 
-def _installed(name: str) -> str | None:
+def _installed_version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
         return None
 
 
-def _disk(location: str) -> Check:
+def _check_disk(location: str) -> Check:
     folder = cache_folder() if is_bucket(location) else Path(location)
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    found = f"{free / 1e9:,.1f} GB free in {folder}"
-    if free > ROOMY_BYTES:
-        return Check(name="disk", state="ok", found=found)
-    advice = f"a first run takes {ROOMY_BYTES / 1e9:.0f} GB: free some (`cifar gc`), or give --store"
-    return Check(name="disk", state="bad", found=found, advice=advice)
+    free_bytes = shutil.disk_usage(folder).free
+    found = f"{free_bytes / 1e9:,.1f} GB free in {folder}"
+    if free_bytes > FIRST_RUN_BYTES:
+        return _check("disk", "ok", found)
+    needed = f"a first run needs {FIRST_RUN_BYTES / 1e9:.0f} GB"
+    return _check("disk", "bad", found, f"{needed}: free some space (`cifar gc`), or give another --store")
 
 
-def _store(location: str) -> Iterator[Check]:
-    from tasks.core.store.current import open_store, read_current
-    from tasks.core.store.history import history
-    from tasks.core.store.opening import NoStore
-    from tasks.core.store.promotion_log import find_gaps
-    from tasks.core.store.runs import read_records, run_ids
-    from tasks.core.store.storage import QUARANTINE
-
-    said: list[str] = []
+def _check_store(location: str) -> Iterator[Check]:
+    repairs: list[str] = []
     try:
-        store = open_store(location, said.append, must_exist=True)
-        there, current, rows = run_ids(store), read_current(store), history(store)
+        with log_handler(lambda record: repairs.append(record.getMessage())):
+            store = open_store(location, must_exist=True)
+        ids, current, rows = run_ids(store), read_current(store), history(store)
     except CifarFlowError as error:
-        words, _, advice = str(error).partition("; ")
-        state = "note" if isinstance(error, NoStore) else "bad"
-        yield Check(name="store", state=state, found=words.removeprefix("store "), advice=advice)
+        state: State = "note" if isinstance(error, NoStore) else "bad"
+        yield _check("store", state, error.problem, error.advice or "`cifar verify` checks every file")
         return
     running = sum(row.status == "running" for row in rows)
     found = f"{location}: {len(rows)} runs, {running} in progress, current {current.run if current else 'none'}"
-    yield Check(name="store", state="ok", found=found, advice="`cifar verify` hashes all of it")
-    if unreadable := set(there) - {row.run for row in rows}:
-        found = f"records of runs that cannot be read: {len(unreadable)}"
-        yield Check(name="store", state="bad", found=found, advice="`cifar verify` says which")
-    for wrong, advice in find_gaps(store, read_records(store)):
-        yield Check(name="store", state="bad", found=wrong, advice=advice)
-    for line in said:
-        words, _, advice = line.partition("; ")
-        yield Check(name="store", state="bad", found=words, advice=advice)
-    if set_aside := len(store.storage.folders(QUARANTINE)) + len(store.storage.names(QUARANTINE)):
-        found = f"{set_aside} damaged pieces were set aside in {QUARANTINE}"
-        yield Check(name="store", state="note", found=found, advice="check the disk; delete what you do not need")
+    yield _check("store", "ok", found, "`cifar verify` checks every file")
+    if unreadable := set(ids) - {row.run for row in rows}:
+        yield _check("store", "bad", f"unreadable run records: {len(unreadable)}", "`cifar verify` lists them")
+    for problem, advice in find_gaps(store, read_records(store)):
+        yield _check("store", "bad", problem, advice)
+    for repair in repairs:
+        yield _check("store", "bad", repair.removeprefix("store: "), "`cifar verify` checks every file")
+    if damaged := len(store.storage.folders(QUARANTINE)) + len(store.storage.names(QUARANTINE)):
+        found = f"{damaged} damaged files or folders in {QUARANTINE}"
+        yield _check("store", "note", found, "check the disk; delete what you do not need")
 
 
-def _prefect() -> Iterator[Check]:
-    """The server, and whether a deployment's runs would find this project and a worker."""
+def _check_prefect() -> Iterator[Check]:
+    """Check the server, and that the runs of deployments find this project and a worker."""
+    import httpx
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowFilter, FlowFilterName
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 
-    configured = get_current_settings().api.url
-    if not configured:
-        found = "no server is configured: each run starts one of its own"
-        yield Check(name="Prefect", state="ok", found=found, advice="for deployments: make ui, and set PREFECT_API_URL")
+    configured_url = get_current_settings().api.url
+    if not configured_url:
+        advice = "for deployments: make ui, and set PREFECT_API_URL"
+        yield _check("Prefect", "ok", "no server is configured: each run starts its own", advice)
         return
-    url, flow = strip_credentials(configured), FlowFilter(name=FlowFilterName(any_=[FLOW]))
-    no_patience = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
-    with no_patience, get_client(sync_client=True, httpx_settings={"timeout": PATIENCE_S}) as client:
+    url, flow = strip_credentials(configured_url), FlowFilter(name=FlowFilterName(any_=[FLOW]))
+    no_retries = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
+    with no_retries, get_client(sync_client=True, httpx_settings={"timeout": TIMEOUT_S}) as client:
         try:
-            server = client.api_version()
+            server_version = client.api_version()
             deployments = client.read_deployments(flow_filter=flow)
             pools = [pool.name for pool in client.read_work_pools()]
             workers = client.read_workers_for_work_pool(POOL) if POOL in pools else []
         except (httpx.HTTPError, ValueError) as error:
             found = f"{url}: {(str(error) or type(error).__name__).splitlines()[0]}"
-            yield Check(name="Prefect", state="bad", found=found, advice="start it (make ui), or unset PREFECT_API_URL")
+            yield _check("Prefect", "bad", found, "start it (make ui), or unset PREFECT_API_URL")
             return
-    yield _server(url, server, ours=version("prefect"))
+    client_version = version("prefect")
+    is_same = server_version == client_version
+    found = f"server {server_version} at {url}, client {client_version}"
+    advice = "" if is_same else "install the same version of server and client"
+    yield _check("Prefect", "ok" if is_same else "note", found, advice)
     if not deployments:
-        yield Check(name="deployment", state="note", found="none is registered", advice="make deploy")
+        yield _check("deployment", "note", "none is registered", "make deploy")
     for deployment in deployments:
-        yield _deployment(deployment)
+        yield _check_deployment(deployment)
     online = [worker.name for worker in workers if worker.status == "ONLINE"]
     if online:
-        yield Check(name="worker", state="ok", found=", ".join(online))
+        yield _check("worker", "ok", ", ".join(online))
     elif deployments:
-        yield Check(name="worker", state="note", found=f"none of pool {POOL} is online", advice="make worker")
+        yield _check("worker", "note", f"none of pool {POOL} is online", "make worker")
 
 
-def _server(url: str, server: str, ours: str) -> Check:
-    found = f"server {server} at {url}, client {ours}"
-    if server == ours:
-        return Check(name="Prefect", state="ok", found=found)
-    return Check(name="Prefect", state="note", found=found, advice="install the same version on both sides")
-
-
-def _deployment(deployment: "DeploymentResponse") -> Check:
-    """Whether the folder that a worker goes to is there, for a worker on this machine."""
+def _check_deployment(deployment: "DeploymentResponse") -> Check:
+    """Check that the folder of a deployment exists, for a worker on this machine."""
     name = f"deployment {deployment.name}"
     steps = [step for each in deployment.pull_steps or [] for step in each.values()]
     folders = [step["directory"] for step in steps if "directory" in step]
-    lost = [folder for folder in folders if not os.path.isdir(folder)]  # noqa: PTH112 - a server's text, not our path
-    if lost:
-        return Check(name=name, state="bad", found=f"its worker's folder {lost[0]} is not here", advice="make deploy")
-    return Check(name=name, state="ok", found=f"its worker's folder is {folders[0] if folders else 'of its own'}")
+    missing = [folder for folder in folders if not os.path.isdir(folder)]  # noqa: PTH112 - text from a server
+    if missing:
+        return _check(name, "bad", f"its folder {missing[0]} does not exist here", "make deploy")
+    return _check(name, "ok", f"its folder is {folders[0] if folders else 'the default of its worker'}")
 
 
-def _device() -> Check:
+def _check_device() -> Check:
     import torch
 
     from tasks.core.runtime.device import choose_device, describe_device
 
-    chosen = choose_device("auto")
-    found = f"{describe_device(chosen)}; torch {torch.__version__}"
-    if chosen.type == "cpu" and shutil.which("nvidia-smi"):
-        advice = "the driver is there, but torch does not see a GPU: compare `nvidia-smi` with torch.version.cuda"
-        return Check(name="device", state="bad", found=f"{found} (CUDA {torch.version.cuda})", advice=advice)
-    return Check(name="device", state="ok", found=found)
+    device = choose_device("auto")
+    found = f"{describe_device(device)}; torch {torch.__version__}"
+    if device.type == "cpu" and shutil.which("nvidia-smi"):
+        advice = "PyTorch does not find the GPU of the driver: compare `nvidia-smi` with torch.version.cuda"
+        return _check("device", "bad", f"{found} (CUDA {torch.version.cuda})", advice)
+    return _check("device", "ok", found)

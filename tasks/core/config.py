@@ -1,20 +1,15 @@
-"""Every setting: frozen, and checked when it is made."""
+"""The settings of a run, validated when they are created."""
 
 import os
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    JsonValue,
-    ValidationError,
-    create_model,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, JsonValue, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from tasks.core.errors import InputError
 from tasks.core.frozen_model import FrozenModel
@@ -28,9 +23,18 @@ StageName = Literal["download", "normalize", "train", "evaluate", "report"]
 Promote = Literal["auto", "always", "never"]
 ExportFormat = Literal["onnx", "exported-program", "safetensors"]
 
+NAMED_SOURCES = ("cifar10", "synthetic")
+TYPES = {"int": "an integer", "float": "a number", "bool": "true or false", "string": "text"}
+LIMITS = {"exclusiveMinimum": "more than", "minimum": "at least", "maximum": "at most", "exclusiveMaximum": "less than"}
+TEXT_FORMATS = {
+    "device": "auto, cpu, cuda, cuda:N or mps",
+    "model": "package.module:factory",
+    "sha256": "64 lower-case hex digits",
+}
+
 
 class Normalization(FrozenModel):
-    """What turns bytes into network inputs: (byte / 255 - mean) / std for each of the channels red, green, blue."""
+    """The normalization of bytes to network inputs, per channel (RGB): (byte / 255 - mean) / std."""
 
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -41,8 +45,8 @@ def is_url(source: str) -> bool:
 
 
 def strip_credentials(source: str) -> str:
-    """A source that can be shown: a URL loses its user, password and query."""
-    if not is_url(source):
+    """Return a source that is safe to show: a URL without user, password and query."""
+    if "://" not in source:
         return source
     parts = urlsplit(source)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -50,109 +54,108 @@ def strip_credentials(source: str) -> str:
 
 def is_loopback(url: str) -> bool:
     host = urlsplit(url).hostname or ""
-    try:
+    with suppress(ValueError):
         return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return host == "localhost"
 
 
-def _known_source(source: str) -> str:
-    if source in ("cifar10", "synthetic"):
+def _validate_source(source: str) -> str:
+    if source in NAMED_SOURCES:
         return source
-    if is_url(source):
-        try:
-            usable = urlsplit(source).hostname and urlsplit(source).port != 0
-        except ValueError:
-            usable = False
-        if not usable:
-            raise ValueError(f"expected a URL with a host and a port, got {strip_credentials(source)!r}")
-        return source
-    return _path(source)
+    if not is_url(source):
+        return _absolute_path(source)
+    with suppress(ValueError):  # from urlsplit
+        if urlsplit(source).hostname and urlsplit(source).port != 0:
+            return source
+    raise ValueError(f"expected a URL with a host and a port, got {_show(strip_credentials(source))}")
 
 
-def _path(text: str) -> str:
+def _absolute_path(text: str) -> str:
     try:
         return str(Path(text).expanduser().resolve())
     except RuntimeError as error:
-        raise ValueError(f"expected a path, got {text!r}: {error}") from None
+        raise ValueError(f"expected a path, got {_show(text)}: {error}") from None
 
 
 def is_bucket(location: str) -> bool:
     return location.startswith("s3://")
 
 
-def _location(store: str) -> str:
-    """A folder's absolute path, or the URL of a bucket as it is; what could carry credentials is not shown."""
-    parts = urlsplit(store)
-    if is_bucket(store) and parts.netloc and not set("@?#:*[]") & set(store.removeprefix("s3://")):
-        return "s3://" + "/".join(part for part in store.removeprefix("s3://").split("/") if part)
+def _validate_store(store: str) -> str:
+    """Return a folder's absolute path, or the URL of a bucket; errors do not show credentials."""
+    prefix = store.removeprefix("s3://")
+    if is_bucket(store) and urlsplit(store).netloc and not set("@?#:*[]") & set(prefix):
+        return "s3://" + "/".join(filter(None, prefix.split("/")))
     if not store or "://" in store:
-        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if store else ""
-        raise ValueError(f"expected a folder or s3://bucket/prefix without credentials, got {shown!r}")
-    return _path(store)
+        shown = _show(strip_credentials(store))
+        raise ValueError(f"expected a folder or s3://bucket/prefix without credentials, got {shown}")
+    return _absolute_path(store)
+
+
+def _show(value: object) -> str:
+    """Return a value as text in one line; quoted if it is empty, or not printable as it is."""
+    text = str(value)
+    return text if text.isprintable() and text.strip() == text != "" else repr(value)
 
 
 class _RunSettings(FrozenModel):
-    """The settings that a run has beside those of its recipe."""
+    """The settings of a run that are not part of its recipe."""
 
-    source: Annotated[str, AfterValidator(_known_source)] = Field(
+    source: Annotated[str, AfterValidator(_validate_source)] = Field(
         "cifar10",
-        description="Where the images come from: cifar10 (the official archive), synthetic (generated images), "
+        description="Where the images come from: cifar10 (official archive), synthetic (generated images), "
         "or a path or https:// URL of an archive in the official layout.",
     )
     sha256: str | None = Field(
         None,
         pattern="^[0-9a-f]{64}$",
-        description="Accept the archive only with this SHA-256 (64 lower-case hex digits).",
+        description="Refuse the archive unless it has this SHA-256 (64 lower-case hex digits).",
     )
     recipe: RecipeName = Field("tutorial", description="The training recipe.")
     seed: int = Field(
-        1, ge=0, lt=2**32, description="Fixes the first weights, the order of the images, and what else is drawn."
+        1, ge=0, le=2**32 - 1, description="Seed of the initial weights, the order of the images and the augmentation."
     )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-        description="auto, cpu, cuda, cuda:N or mps; auto takes CUDA, then MPS, then the CPU.",
+        description="auto, cpu, cuda, cuda:N or mps; auto takes the first available of CUDA, MPS and CPU.",
     )
     devices: int = Field(
-        1, ge=1, le=1_024, description="How many devices of that kind train together, each on its share of a batch."
+        1, ge=1, le=1_024, description="Number of devices that train together; each processes its share of every batch."
     )
     deterministic: bool = Field(
-        False, description="Train with algorithms alone that repeat themselves to the bit on a GPU too; slower there."
+        False,
+        description="Train only with deterministic algorithms, so that a GPU repeats its results; this is slower.",
     )
-    validation: int = Field(
-        0, ge=0, description="How many training images are held out to measure each epoch on; of each class its share."
-    )
-    store: Annotated[str, AfterValidator(_location)] | None = Field(
+    validation: int = Field(0, ge=0, description="Number of training images that are held out to evaluate each epoch.")
+    store: Annotated[str, AfterValidator(_validate_store)] | None = Field(
         None,
-        description="The folder of the artifacts, or s3://bucket/prefix; "
-        f"{STORE_VARIABLE} or the project's artifacts folder if unset.",
+        description="Folder of the artifacts, or s3://bucket/prefix; "
+        f"if unset, {STORE_VARIABLE} or the project's artifacts folder.",
     )
-    refresh: StageName | None = Field(None, description="Run this task again although its result could be reused.")
+    refresh: StageName | None = Field(None, description="Rebuild the artifacts of this task even on a cache hit.")
     promote: Promote = Field(
-        "auto",
-        description="Whether the finished run replaces the promoted one: auto never puts a lesser dataset in a better "
-        "one's place, nor a run that is really worse than the best one.",
+        "auto", description="Whether the finished run becomes the current run; auto lets the promotion gate decide."
     )
     tolerance: float = Field(
         1.0,
         ge=0,
         le=100,
-        description="How many points of accuracy a run may lie below the best one: more, by the whole 95% interval of "
-        "the difference, and --promote auto refuses it.",
+        description="Percentage points of accuracy below the best run at which the promotion gate refuses a run.",
     )
     offline_fallback: Literal["synthetic"] | None = Field(
-        None, description="What to use when the archive cannot be fetched; without it, that ends the run."
+        None, description="What to use if the archive cannot be downloaded; if unset, the run fails."
     )
 
 
-def _override(field: FieldInfo) -> tuple[Any, Any]:
-    """A recipe's field as an optional setting of a run."""
-    checked: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-    return checked | None, Field(None, description=f"{(field.description or '').rstrip('.')}; the recipe's if unset.")
+def _optional_field(field: FieldInfo) -> tuple[Any, Any]:
+    """Return a field of the recipe as an optional setting of a run."""
+    value_type: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    description = f"{(field.description or '').rstrip('.')}; if unset, the value of the recipe."
+    return value_type | None, Field(None, description=description)
 
 
-OVERRIDES = {name: _override(field) for name, field in Recipe.model_fields.items() if name != "name"}
+OVERRIDES = {name: _optional_field(field) for name, field in Recipe.model_fields.items() if name != "name"}
 
 if TYPE_CHECKING:
     _WithOverrides = _RunSettings
@@ -161,62 +164,67 @@ else:
 
 
 class Settings(_WithOverrides):
-    """What one run of the pipeline is asked to do: its own settings, then those that override its recipe's."""
+    """All settings of a run: its own, and those that override the recipe."""
 
     @model_validator(mode="after")
-    def _combinations(self) -> Self:
-        shown = strip_credentials(self.source)
-        named = self.source in ("cifar10", "synthetic") or is_url(self.source)
-        found = named or os.path.isfile(self.source)  # noqa: PTH113 - pathlib's raises where a name is too long
-        if not found and not self.sha256:  # with a pin the store may have a copy
-            raise ValueError(f"source: expected cifar10, synthetic, an https:// URL or an archive, got {self.source!r}")
-        if self.sha256 and self.source in ("cifar10", "synthetic"):
-            raise ValueError(f"sha256 pins an archive of your own, but source is {self.source!r}; give one of the two")
+    def _check_combinations(self) -> Self:
+        is_known = self.source in NAMED_SOURCES or is_url(self.source)
+        is_available = is_known or os.path.isfile(self.source)  # noqa: PTH113 - pathlib raises on names that are too long
+        if not is_available and not self.sha256:  # the store may have a copy with this SHA-256
+            expected = "cifar10, synthetic, an https:// URL or an existing archive"
+            raise ValueError(f"--source: expected {expected}, got {_show(self.source)}")
+        if self.sha256 and self.source in NAMED_SOURCES:
+            raise ValueError(f"--sha256 needs an archive of your own, but --source is {self.source}; omit one of them")
         recipe = self.resolve_recipe()
         if recipe.batch_size % self.devices:
-            raise ValueError(f"batch_size {recipe.batch_size} does not divide among devices {self.devices}; change one")
+            raise ValueError(
+                f"--batch-size {recipe.batch_size} is not a multiple of --devices {self.devices}; change one of them"
+            )
         if recipe.nesterov and not recipe.momentum:
-            raise ValueError("nesterov looks ahead along the momentum, but momentum is 0; change one")
+            raise ValueError("--nesterov needs momentum, but --momentum is 0; change one of them")
         if self.source.startswith("http://") and not self.sha256 and not is_loopback(self.source):
-            raise ValueError(f"source {shown!r} is plain http and sha256 is unset; use https:// or give --sha256")
+            shown = strip_credentials(self.source)
+            raise ValueError(f"--source: expected https:// or --sha256, got plain http without a checksum: {shown}")
         return self
 
     def resolve_recipe(self) -> Recipe:
-        """The named recipe with this run's own values in their places."""
-        own = {name: value for name in OVERRIDES if (value := getattr(self, name)) is not None}
-        return Recipe.model_validate(RECIPES[self.recipe].model_dump() | own)
+        """Return the named recipe with the overrides of this run."""
+        overrides = {name: value for name in OVERRIDES if (value := getattr(self, name)) is not None}
+        return Recipe.model_validate(RECIPES[self.recipe].model_dump() | overrides)
 
     def to_record(self) -> dict[str, JsonValue]:
-        """The settings for a run's record, without the credentials that a URL may carry."""
+        """Return the settings for the run record, without the credentials of a URL."""
         values: dict[str, JsonValue] = self.model_dump(mode="json")
         return {**values, "source": strip_credentials(self.source)}
 
 
 def store_location(store: str | None) -> str:
-    """Where the artifacts live: never in the current folder of whoever started the run."""
-    chosen = os.environ.get(STORE_VARIABLE)
+    """Return the store's location: the given one, CIFAR_FLOW_STORE, or the project's artifacts folder.
+
+    The current folder never matters.
+    """
+    location = store or os.environ.get(STORE_VARIABLE)
     try:
-        if store:
-            return _location(store)
-        if chosen and not is_bucket(chosen) and not Path(chosen).is_absolute():
-            raise ValueError(f"expected an absolute path or s3://bucket/prefix, got {chosen!r}")
-        if chosen:
-            return _location(chosen)
+        if location and not (store or is_bucket(location) or Path(location).is_absolute()):
+            raise ValueError(f"expected an absolute path or s3://bucket/prefix, got {_show(location)}")
+        if location:
+            return _validate_store(location)
     except ValueError as error:
-        raise InputError(f"{'store' if store else STORE_VARIABLE}: {error}") from None
+        raise InputError(f"{'--store' if store else STORE_VARIABLE}: {error}") from None
     if not (PROJECT / "pyproject.toml").is_file():
-        raise InputError(f"store: the project's folder is not at {PROJECT}; give --store or set {STORE_VARIABLE}")
+        expected, advice = f"the project's folder at {PROJECT}", f"give it or set {STORE_VARIABLE}"
+        raise InputError("--store", expected=expected, got="none", advice=advice)
     return str(PROJECT / "artifacts")
 
 
 def cache_folder() -> Path:
-    """Where this machine keeps its copies of what is in a bucket, and its locks on it."""
-    general = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get(CACHE_VARIABLE) or Path(general) / "cifar-flow").absolute()
+    """Return the folder for this machine's copies of objects in a bucket, and for its locks."""
+    general = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get(CACHE_VARIABLE) or general / "cifar-flow").absolute()
 
 
 def validate_settings(**values: object) -> Settings:
-    """Settings, or an `InputError` of one line that names what is wrong."""
+    """Return settings, or raise an InputError that names every wrong value in one line."""
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -224,12 +232,28 @@ def validate_settings(**values: object) -> Settings:
 
 
 def format_validation_error(error: ValidationError) -> str:
-    """All that pydantic found, as `name: what it expected`, on one line."""
-    found = []
-    for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"])
-        own_words = problem["msg"].removeprefix("Value error, ")
-        if own_words == problem["msg"]:
-            own_words = f"{own_words}, got {problem['input']!r}"
-        found.append(f"{name}: {own_words}" if name else own_words)
-    return "; ".join(found)
+    """Return all problems of settings in one line, each as `--epochs: expected 1 to 500, got 0`."""
+    return "; ".join(map(_format_problem, error.errors()))
+
+
+def _format_problem(problem: ErrorDetails) -> str:
+    kind, name = problem["type"], ".".join(map(str, problem["loc"]))
+    option = f"--{name.replace('_', '-')}: " if name else ""
+    if kind == "value_error":
+        return f"{option}{problem['ctx']['error']}"
+    if name not in Settings.model_fields:
+        return f"{option}unknown setting"
+    if kind == "literal_error":
+        expected = problem["ctx"]["expected"].replace("'", "")
+    else:
+        expected = TEXT_FORMATS.get(name) or TYPES.get(kind.partition("_")[0]) or _allowed_range(name)
+    return f"{option}expected {expected}, got {_show(problem['input'])}"
+
+
+def _allowed_range(name: str) -> str:
+    """Return the range of a number in words, from its JSON schema: `1 to 500`."""
+    schema = Settings.model_json_schema()["properties"][name]
+    schema = schema.get("anyOf", [schema])[0]
+    if {"minimum", "maximum"} <= schema.keys():
+        return f"{schema['minimum']} to {schema['maximum']}"
+    return " and ".join(f"{words} {schema[limit]}" for limit, words in LIMITS.items() if limit in schema)

@@ -1,179 +1,264 @@
-"""The stages: for each artifact, all that its version follows from, and how it is built.
+"""The pipeline: every stage declared once.
 
-What a `build` does beside calling one function with folders, whose code is part of the key, must not change a byte.
+A stage names the artifact that it builds, the artifacts that it needs, the library function that builds it, and all
+else that its version depends on. The flow, `--explain`, `cifar show`, the report's lineage and the tests read STAGES.
+Heavy modules are imported where a stage is built, so that reading the declaration stays fast.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import JsonValue
 
-from tasks.core.config import Normalization, Settings
-from tasks.core.data.checks import build_data_checks
-from tasks.core.data.dataset import build_dataset
-from tasks.core.data.sources import ARCHIVE
-from tasks.core.evaluation.evaluate import BATCH_SIZE, build_per_class, build_predictions
-from tasks.core.models.factory import model_code_digests
-from tasks.core.promotion_gate import Verdict
-from tasks.core.recipes import Recipe
-from tasks.core.reports import html, report
-from tasks.core.reports.provenance import report_facts
+from tasks.core.config import Normalization, StageName
 from tasks.core.runtime.core_code import code_digests
-from tasks.core.runtime.device import (
-    choose_hardware,
-    describe_device,
-    is_compiled,
-    layout_for,
-    precision_for,
-    short_name,
-    threads,
-)
-from tasks.core.runtime.device_lock import device_lock, lock_names
-from tasks.core.runtime.environment import library_version, who
+from tasks.core.runtime.environment import library_version
 from tasks.core.store import Store
-from tasks.core.store.artifact import ArtifactRef, Key, Log, Stage
-from tasks.core.training.monitor import ProgressCallback, monitoring
-from tasks.core.training.train import build_weights
-from tasks.core.training.trainer import Training
+from tasks.core.store.artifact import ArtifactRef, Build, Key
+
+if TYPE_CHECKING:
+    from tasks.core.data.sources import Source
+    from tasks.core.promotion_gate import Verdict
+    from tasks.core.reports.provenance import Facts
+    from tasks.core.training.monitor import ProgressCallback
+    from tasks.core.training.trainer import Training
+
+Values = dict[str, JsonValue]
 
 
-def training_of(settings: Settings) -> Training:
-    """What settings ask to be trained, by a network and on hardware that are here; else InputError."""
-    hardware = choose_hardware(settings.device, settings.devices, settings.deterministic)
-    recipe = settings.resolve_recipe()
-    model_code_digests(recipe.model)  # as it is now, which is what is imported
-    return Training(recipe, settings.seed, hardware, settings.validation)
+@dataclass(frozen=True)
+class Plan:
+    """What one run is asked to do: its settings, resolved on this machine.
+
+    `fallback` is the source where the first one cannot be fetched; `is_pinned` if the user gave a checksum.
+    """
+
+    source: "Source"
+    training: "Training"
+    fallback: "Source | None" = None
+    is_pinned: bool = False
+    normalization: Normalization = field(default_factory=Normalization)
+
+    @property
+    def device_name(self) -> str:
+        from tasks.core.runtime.device import describe_device
+
+        return describe_device(self.training.hardware.device)
 
 
-def dataset_stage(store: Store, raw: ArtifactRef, normalization: Normalization) -> Stage:
-    """Arrays follow from the archive and the normalization that they carry along."""
+@dataclass(frozen=True)
+class Step:
+    """A stage in one run: the plan, the store, and the artifacts that the run has so far."""
 
-    def build(folder: Path, _: Log) -> None:
-        build_dataset(folder, store.open(raw) / ARCHIVE, normalization)
+    plan: Plan
+    store: Store
+    artifacts: Mapping[str, ArtifactRef]
+    verdict: "Verdict | None" = None
+    on_progress: "ProgressCallback | None" = None
 
-    settings = {"normalization": normalization.model_dump(mode="json")}
-    return Stage(_key("dataset", [raw], build_dataset, settings=settings), build, (raw,), task="normalize")
+    def payload(self, artifact: str) -> Path:
+        """The folder of an input's checked files."""
+        return self.store.open(self.artifacts[artifact])
 
+    @cached_property
+    def report_facts(self) -> "Facts":
+        from tasks.core.reports.provenance import report_facts
 
-def data_checks_stage(store: Store, dataset: ArtifactRef) -> Stage:
-    """Data checks follow from the images and labels alone, whatever number of threads looks for duplicates."""
-
-    def build(folder: Path, _: Log) -> None:
-        build_data_checks(folder, store.open(dataset), key.inputs)
-
-    key = _key("data_checks", [dataset], build_data_checks, environment=_versions("numpy", "pyarrow"))
-    return Stage(key, build, (dataset,), task="normalize (data checks)")
-
-
-def weights_stage(
-    store: Store, dataset: ArtifactRef, training: Training, show_progress: ProgressCallback | None = None
-) -> Stage:
-    """Weights follow from the images, the recipe, the seed and the arithmetic of the device."""
-    recipe, hardware = training.recipe, training.hardware
-
-    def build(folder: Path, log: Log) -> None:
-        holder = f"run {store.run} of {who()}"
-        devices = lock_names(hardware.device, hardware.count)
-        with device_lock(devices, holder, log), monitoring(log, store.unfinished(key), show_progress) as watch:
-            build_weights(folder, store.open(dataset), training, watch)
-
-    key = _key(
-        "weights",
-        [dataset],
-        build_weights,
-        settings={
-            "recipe": recipe.model_dump(mode="json"),
-            "seed": training.seed,
-            "validation": training.validation,
-        },
-        code=model_code_digests(recipe.model),
-        environment={
-            **_arithmetic(hardware.device, recipe.batch_size),
-            "precision": short_name(precision_for(hardware.device, recipe.precision)),
-            "compiled": is_compiled(hardware, recipe.compile),
-            "devices": hardware.count,
-            "deterministic": hardware.deterministic,
-            **_versions("pyarrow", "safetensors"),
-        },
-    )
-    return Stage(key, build, (dataset,), describe_device(hardware.device), "train")
+        assert self.verdict is not None
+        tasks = {stage.artifact: stage.task for stage in STAGES.values() if stage.artifact != "report"}
+        promoted, reason = self.verdict.is_promoted, self.verdict.reason
+        return report_facts(self.store, self.artifacts, tasks, promoted, reason, pinned=self.plan.is_pinned)
 
 
-def predictions_stage(
-    store: Store, dataset: ArtifactRef, weights: ArtifactRef, recipe: Recipe, device: torch.device
-) -> Stage:
-    """Predictions follow from the weights, the network they are for, and the images."""
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the pipeline.
 
-    def build(folder: Path, log: Log) -> None:
-        build_predictions(folder, store.open(dataset), store.open(weights), recipe, device, key.inputs, log)
+    `builder` is `module:function`. Its code and all library code that it reaches count for the version, as do
+    `settings`, `environment`, further `code` and the versions of `libraries`. `fill` only calls the builder.
+    """
 
-    key = _key(
-        "predictions",
-        [dataset, weights],
-        build_predictions,
-        settings={"model": recipe.model, "test_augmentation": recipe.test_augmentation},
-        code=model_code_digests(recipe.model),
-        environment={
-            **_arithmetic(device, BATCH_SIZE),
-            "layout": short_name(layout_for(device, recipe.precision)),
-            **_versions("pyarrow"),
-        },
-    )
-    return Stage(key, build, (dataset, weights), describe_device(device), "evaluate")
+    artifact: str
+    task: StageName
+    needs: tuple[str, ...]
+    builder: str | None
+    fill: Callable[[Any, Path, Step, Key], None]
+    settings: Callable[[Step], Values] = lambda _: {}
+    environment: Callable[[Step], Values] = lambda _: {}
+    libraries: tuple[str, ...] = ()
+    code: Callable[[Step], Mapping[str, str]] = lambda _: {}
 
+    def build(self, step: Step) -> Build:
+        """The version that a step asks for, and how to fill it."""
+        builder: Any = self.builder and resolve_name(self.builder)
+        inputs = tuple(step.artifacts[name] for name in self.needs)
+        key = Key(
+            name=self.artifact,
+            inputs={ref.name: ref.sha256 for ref in inputs},
+            settings=self.settings(step),
+            code={**(code_digests(builder) if builder else {}), **self.code(step)},
+            environment={**self.environment(step), **{name: library_version(name) for name in self.libraries}},
+        )
+        device = step.plan.device_name if self.code is _model_code else "cpu"
+        return Build(key, lambda folder: self.fill(builder, folder, step, key), inputs, device, self.task, self.label)
 
-def per_class_stage(store: Store, predictions: ArtifactRef) -> Stage:
-    """The per-class table and the scores follow from the predictions alone."""
-
-    def build(folder: Path, _: Log) -> None:
-        build_per_class(folder, store.open(predictions), key.inputs)
-
-    key = _key("per_class", [predictions], build_per_class, environment=_versions("numpy", "pyarrow", "pydantic"))
-    return Stage(key, build, (predictions,), task="evaluate (per class)")
-
-
-def report_stage(store: Store, artifacts: Mapping[str, ArtifactRef], verdict: Verdict, pinned: bool) -> Stage:
-    """The report follows from the tables and images it shows, and from the facts it quotes."""
-    inputs = tuple(artifacts[name] for name in ("dataset", "data_checks", "weights", "predictions", "per_class"))
-    facts = report_facts(store, artifacts, promoted=verdict.promoted, verdict=verdict.reason, pinned=pinned)
-
-    def build(folder: Path, _: Log) -> None:
-        report.build_report(folder, facts, {ref.name: store.open(ref) for ref in inputs})
-
-    key = _key(
-        "report",
-        inputs,
-        report.build_report,
-        settings={"facts": facts.model_dump(mode="json")},
-        code=html.digests(*report.PAGE),
-        environment=_versions("matplotlib", "jinja2", "pillow", "numpy", "pandas"),
-    )
-    return Stage(key, build, inputs, task="report")
+    @property
+    def label(self) -> str:
+        """The task in log lines; with the artifact's name where it is not the task's first one."""
+        is_first = next(stage for stage in STAGES.values() if stage.task == self.task) is self
+        return self.task if is_first else f"{self.task} ({self.artifact.replace('_', ' ')})"
 
 
-def _key(
-    name: str,
-    inputs: Sequence[ArtifactRef],
-    builder: Callable[..., object],
-    *,
-    settings: Mapping[str, JsonValue] | None = None,
-    code: Mapping[str, str] | None = None,
-    environment: Mapping[str, JsonValue] | None = None,
-) -> Key:
-    return Key(
-        name=name,
-        inputs={ref.name: ref.sha256 for ref in inputs},
-        settings=dict(settings or {}),
-        code=code_digests(builder) | dict(code or {}),
-        environment=dict(environment or {}),
-    )
-
-
-def _versions(*libraries: str) -> dict[str, JsonValue]:
-    return {name: library_version(name) for name in libraries}
-
-
-def _arithmetic(device: torch.device, batch_size: int) -> dict[str, JsonValue]:
+def _arithmetic(training: "Training", batch_size: int) -> Values:
     """What changes the last bits of a result."""
-    return {**_versions("torch", "torchvision"), "device": device.type, "threads": threads(device, batch_size)}
+    from tasks.core.runtime.device import thread_count
+
+    device = training.hardware.device
+    return {"device": device.type, "threads": thread_count(device, batch_size)}
+
+
+def _model_code(step: Step) -> dict[str, str]:
+    from tasks.core.models.factory import model_code_digests
+
+    return model_code_digests(step.plan.training.recipe.model)
+
+
+def _training_settings(step: Step) -> Values:
+    training = step.plan.training
+    recipe = training.recipe.model_dump(mode="json")
+    return {"recipe": recipe, "seed": training.seed, "validation": training.validation}
+
+
+def _training_environment(step: Step) -> Values:
+    from tasks.core.runtime.device import is_compiled, precision_for, short_name
+
+    recipe, hardware = step.plan.training.recipe, step.plan.training.hardware
+    return {
+        **_arithmetic(step.plan.training, recipe.batch_size),
+        "precision": short_name(precision_for(hardware.device, recipe.precision)),
+        "compiled": is_compiled(hardware, recipe.compile),
+        "devices": hardware.count,
+        "deterministic": hardware.deterministic,
+    }
+
+
+def _prediction_settings(step: Step) -> Values:
+    recipe = step.plan.training.recipe
+    return {"model": recipe.model, "test_augmentation": recipe.test_augmentation}
+
+
+def _prediction_environment(step: Step) -> Values:
+    from tasks.core.evaluation.evaluate import BATCH_SIZE
+    from tasks.core.runtime.device import layout_for, short_name
+
+    training = step.plan.training
+    layout = layout_for(training.hardware.device, training.recipe.precision)
+    return {**_arithmetic(training, BATCH_SIZE), "layout": short_name(layout)}
+
+
+def _report_code(_: Step) -> dict[str, str]:
+    from tasks.core.reports import html, report
+
+    return html.digests(*report.PAGE)
+
+
+def _fill_dataset(build_dataset: Callable[..., None], folder: Path, step: Step, _: Key) -> None:
+    from tasks.core.data.sources import ARCHIVE
+
+    build_dataset(folder, step.payload("raw") / ARCHIVE, step.plan.normalization)
+
+
+def _fill_weights(build_weights: Callable[..., None], folder: Path, step: Step, key: Key) -> None:
+    from tasks.core.runtime.device_lock import device_lock, lock_names
+    from tasks.core.training.checkpoint import Checkpoint
+    from tasks.core.training.monitor import Monitor
+
+    hardware = step.plan.training.hardware
+    devices, work_folder = lock_names(hardware.device, hardware.count), step.store.work_folder(key)
+    with device_lock(devices):
+        monitor = Monitor(step.on_progress, Checkpoint(work_folder))
+        build_weights(folder, step.payload("dataset"), step.plan.training, monitor)
+
+
+def _fill_predictions(build_predictions: Callable[..., None], folder: Path, step: Step, key: Key) -> None:
+    recipe, device = step.plan.training.recipe, step.plan.training.hardware.device
+    build_predictions(folder, step.payload("dataset"), step.payload("weights"), recipe, device, key.inputs)
+
+
+def _fill_report(build_report: Callable[..., None], folder: Path, step: Step, key: Key) -> None:
+    build_report(folder, step.report_facts, {name: step.payload(name) for name in key.inputs})
+
+
+_DECLARED = (
+    Stage(
+        artifact="raw",
+        task="download",
+        needs=(),
+        builder=None,
+        fill=lambda _, folder, step, __: step.plan.source.fetch(folder, step.store.downloads),
+        settings=lambda step: dict(step.plan.source.settings),
+        environment=lambda step: dict(step.plan.source.environment),
+        code=lambda step: step.plan.source.code,
+    ),
+    Stage(
+        artifact="dataset",
+        task="normalize",
+        needs=("raw",),
+        builder="tasks.core.data.dataset:build_dataset",
+        fill=_fill_dataset,
+        settings=lambda step: {"normalization": step.plan.normalization.model_dump(mode="json")},
+    ),
+    Stage(
+        artifact="data_checks",
+        task="normalize",
+        needs=("dataset",),
+        builder="tasks.core.data.checks:build_data_checks",
+        fill=lambda build, folder, step, key: build(folder, step.payload("dataset"), key.inputs),
+        libraries=("numpy", "pyarrow"),
+    ),
+    Stage(
+        artifact="weights",
+        task="train",
+        needs=("dataset",),
+        builder="tasks.core.training.train:build_weights",
+        fill=_fill_weights,
+        settings=_training_settings,
+        environment=_training_environment,
+        libraries=("torch", "torchvision", "pyarrow", "safetensors"),
+        code=_model_code,
+    ),
+    Stage(
+        artifact="predictions",
+        task="evaluate",
+        needs=("dataset", "weights"),
+        builder="tasks.core.evaluation.evaluate:build_predictions",
+        fill=_fill_predictions,
+        settings=_prediction_settings,
+        environment=_prediction_environment,
+        libraries=("torch", "torchvision", "pyarrow"),
+        code=_model_code,
+    ),
+    Stage(
+        artifact="per_class",
+        task="evaluate",
+        needs=("predictions",),
+        builder="tasks.core.evaluation.evaluate:build_per_class",
+        fill=lambda build, folder, step, key: build(folder, step.payload("predictions"), key.inputs),
+        libraries=("numpy", "pyarrow", "pydantic"),
+    ),
+    Stage(
+        artifact="report",
+        task="report",
+        needs=("dataset", "data_checks", "weights", "predictions", "per_class"),
+        builder="tasks.core.reports.report:build_report",
+        fill=_fill_report,
+        settings=lambda step: {"facts": step.report_facts.model_dump(mode="json")},
+        libraries=("matplotlib", "jinja2", "pillow", "numpy", "pandas"),
+        code=_report_code,
+    ),
+)
+STAGES: dict[str, Stage] = {stage.artifact: stage for stage in _DECLARED}

@@ -1,13 +1,12 @@
-"""The gate: whether a finished run becomes the current one.
+"""The promotion gate: whether a finished run becomes the current run.
 
-A better dataset replaces a lesser one, never the other way round. Within one dataset a run is let through unless it is
-really worse than the best run in good standing, so that many small losses cannot add up.
+A run on a better dataset replaces one on a lesser dataset, never the reverse. On the same dataset a run is promoted
+unless it is significantly worse than the best promoted run; many small losses can therefore not add up.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import pandas as pd
 
@@ -16,183 +15,184 @@ from tasks.core.data.identity import Identity, read_identity
 from tasks.core.errors import CifarFlowError
 from tasks.core.evaluation.paired import Comparison, IncomparableRuns, compare
 from tasks.core.frozen_model import FrozenModel
+from tasks.core.runtime.logs import logger
 from tasks.core.runtime.parquet import read_table
-from tasks.core.store.artifact import ArtifactRef, Log
+from tasks.core.store.artifact import ArtifactRef
 from tasks.core.store.current import Current, make_current, promotion_lock, read_current
 from tasks.core.store.promotion_log import LogEntry, append_entry, read_log, rollback_reasons, standing_runs
-from tasks.core.store.runs import Run, RunRecord, Score, read_record
-from tasks.core.store.store import DamagedArtifact, Store, now
+from tasks.core.store.reader import DamagedArtifact
+from tasks.core.store.runs import Promotion, Run, RunRecord, Score, read_record
+from tasks.core.store.store import Store, now
 
 RESULT_ARTIFACTS = ("dataset", "weights", "predictions", "per_class")
 
 
 class Verdict(FrozenModel):
-    """Whether a run becomes the current one, and why; `keep` means that its results are the current ones already."""
+    """The decision on a run with its reason; `keep` if the current run has the same results."""
 
-    action: Literal["promote", "keep", "refuse"]
+    action: Promotion
     reason: str
 
     @property
-    def promoted(self) -> bool:
+    def is_promoted(self) -> bool:
         return self.action != "refuse"
 
     def __str__(self) -> str:
-        words = {"promote": "promoted", "keep": "the same as the promoted one, which stays", "refuse": "not promoted"}
-        return f"{words[self.action]}: {self.reason}"
+        kinds = {
+            "promote": "promoted",
+            "keep": "same results as the current run, which stays",
+            "refuse": "not promoted",
+        }
+        return f"{kinds[self.action]}: {self.reason}"
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """The run that a candidate is held against, and how the candidate's predictions compare with its own."""
+    """The run that a candidate is compared with, and the paired comparison of their predictions."""
 
     run: str
     comparison: Comparison
 
-    def is_significantly_better(self, tolerance: float) -> bool:
-        """Whether the 95% interval of the candidate's difference lies wholly below minus `tolerance` points."""
+    def is_candidate_worse(self, tolerance: float) -> bool:
+        """Whether the whole 95% interval of the candidate's difference is below minus `tolerance` points."""
         return 100 * self.comparison.difference.high < -tolerance
 
     def __str__(self) -> str:
-        found, difference = self.comparison, self.comparison.difference
+        comparison, difference = self.comparison, self.comparison.difference
+        accuracy, baseline_accuracy = comparison.second_accuracy, comparison.first_accuracy
         return (
-            f"{100 * found.second_accuracy:.2f}% against {100 * found.first_accuracy:.2f}% of run {self.run}, the best "
-            f"in good standing: {100 * difference.value:+.2f} points, 95% interval {100 * difference.low:+.2f} to "
-            f"{100 * difference.high:+.2f}, McNemar p {found.mcnemar_p:.2g}"
+            f"{100 * accuracy:.2f}% against {100 * baseline_accuracy:.2f}% of the best promoted run {self.run}: "
+            f"{100 * difference.value:+.2f} points, 95% interval {100 * difference.low:+.2f} to "
+            f"{100 * difference.high:+.2f}, McNemar p {comparison.mcnemar_p:.2g}"
         )
 
 
 @dataclass(frozen=True)
 class GateInputs:
-    """What a store holds that a verdict depends on.
+    """Everything in a store that a verdict depends on.
 
-    `lost` tells why there is no rival though there are runs to be held against; `given_up` is a rolled back run with
-    the candidate's results.
+    Attributes:
+        baseline_error: Why there is no baseline although there are runs to compare with.
+        rolled_back_run: A rolled back run with the candidate's results.
     """
 
     current: Current | None = None
     baseline: Baseline | None = None
-    lost: str | None = None
+    baseline_error: str | None = None
     rolled_back_run: str | None = None
 
 
 def decide(
-    policy: Promote, tolerance: float, candidate: Mapping[str, ArtifactRef], identity: Identity, situation: GateInputs
+    policy: Promote, tolerance: float, candidate: Mapping[str, ArtifactRef], identity: Identity, inputs: GateInputs
 ) -> Verdict:
-    """Judge a run by its dataset first, and within one dataset by its predictions."""
-    current = situation.current
-    if current and _same(RESULT_ARTIFACTS, candidate, current.artifacts):
+    """Decide on a run by its dataset first, and on the same dataset by its predictions."""
+    current = inputs.current
+    if current and _have_same_bytes(RESULT_ARTIFACTS, candidate, current.artifacts):
         return Verdict(action="keep", reason=current.why)
     if policy == "never":
         return Verdict(action="refuse", reason="--promote never was asked for")
     if current is None:
         return Verdict(action="promote", reason="it is the first finished run in this store")
-    place = f"in place of run {current.run}"
+    replaced = f"in place of run {current.run}"
     if policy == "always":
-        return Verdict(action="promote", reason=f"--promote always was asked for, {place}")
-    objection = _refusal_reason(tolerance, identity, current, situation)
-    if objection:
-        return Verdict(action="refuse", reason=f"{objection}; `cifar promote` or --promote always overrules that")
-    return Verdict(action="promote", reason=f"{_promotion_reason(identity, current, situation)}, {place}")
+        return Verdict(action="promote", reason=f"--promote always was asked for, {replaced}")
+    refusal = _refusal_reason(tolerance, identity, current, inputs)
+    if refusal:
+        return Verdict(action="refuse", reason=f"{refusal}; `cifar promote` or --promote always overrules that")
+    return Verdict(action="promote", reason=f"{_promotion_reason(identity, current, inputs)}, {replaced}")
 
 
-def _refusal_reason(tolerance: float, identity: Identity, current: Current, situation: GateInputs) -> str | None:
-    """What speaks against a candidate; a higher rank makes up for all but what was given up."""
-    if situation.rolled_back_run:
-        return f"its results are those of run {situation.rolled_back_run}"
+def _refusal_reason(tolerance: float, identity: Identity, current: Current, inputs: GateInputs) -> str | None:
+    if inputs.rolled_back_run:
+        return f"its results are those of run {inputs.rolled_back_run}"
     if identity.rank < current.identity.rank:
         return f"{identity.name} ranks below {current.identity.name} of run {current.run}"
     if identity.rank > current.identity.rank:
         return None
-    if not identity.same_images(current.identity):
+    if not identity.has_same_images(current.identity):
         return f"its images are not those of the current run {current.run}"
-    if situation.lost:
-        return situation.lost
-    if situation.baseline and situation.baseline.is_significantly_better(tolerance):
-        return f"{situation.baseline}, wholly below -{tolerance:g}"
+    if inputs.baseline_error:
+        return inputs.baseline_error
+    if inputs.baseline and inputs.baseline.is_candidate_worse(tolerance):
+        return f"{inputs.baseline}, wholly below -{tolerance:g}"
     return None
 
 
-def _promotion_reason(identity: Identity, current: Current, situation: GateInputs) -> str:
+def _promotion_reason(identity: Identity, current: Current, inputs: GateInputs) -> str:
     if identity.rank > current.identity.rank:
         return f"{identity.name} ranks above {current.identity.name}"
-    same = identity.sha256 == current.identity.sha256
-    return str(situation.baseline or ("it is the latest run on the same dataset" if same else "generated images, too"))
+    is_same_dataset = identity.sha256 == current.identity.sha256
+    default = "it is the latest run on the same dataset" if is_same_dataset else "both are on generated images"
+    return str(inputs.baseline or default)
 
 
 def read_gate_inputs(
-    store: Store, candidate: Mapping[str, ArtifactRef], identity: Identity, predictions: pd.DataFrame, log: Log
+    store: Store, candidate: Mapping[str, ArtifactRef], identity: Identity, predictions: pd.DataFrame
 ) -> GateInputs:
-    """Look up what a verdict on a candidate depends on."""
-    promotions = read_log(store)
-    standing = _records(store, reversed(standing_runs(promotions)))
-    baseline, lost = _find_baseline(standing, store, identity, predictions, log)
-    return GateInputs(
-        current=read_current(store),
-        baseline=baseline,
-        lost=lost,
-        rolled_back_run=next(
-            (
-                f"{record.run}, which was rolled back ({rollback_reasons(promotions)[record.run]})"
-                for record in _records(store, rollback_reasons(promotions))
-                if _same(RESULT_ARTIFACTS, candidate, record.artifacts)
-            ),
-            None,
-        ),
-    )
+    """Read everything that a verdict on a candidate depends on."""
+    log = read_log(store)
+    baseline, baseline_error = _find_baseline(store, standing_runs(log), identity, predictions)
+    return GateInputs(read_current(store), baseline, baseline_error, _find_rolled_back(store, log, candidate))
 
 
-def _records(store: Store, runs: Iterable[str]) -> list[RunRecord]:
-    return [record for run in runs if (record := read_record(store, run))]
+def _find_rolled_back(store: Store, log: Sequence[LogEntry], candidate: Mapping[str, ArtifactRef]) -> str | None:
+    """A rolled back run with the candidate's results, and why it was rolled back."""
+    for run, reason in rollback_reasons(log).items():
+        record = read_record(store, run)
+        if record and _have_same_bytes(RESULT_ARTIFACTS, candidate, record.artifacts):
+            return f"{run}, which was rolled back ({reason})"
+    return None
 
 
 def _find_baseline(
-    standing: Iterable[RunRecord], store: Store, identity: Identity, predictions: pd.DataFrame, log: Log
+    store: Store, promoted: Sequence[str], identity: Identity, predictions: pd.DataFrame
 ) -> tuple[Baseline | None, str | None]:
-    """The most accurate run on the same images, of equals the first one given; else why it cannot be compared with."""
+    """The most accurate promoted run on the same images, the latest of several; or why none can be compared with."""
     scored = [
         (record.score.accuracy, record)
-        for record in standing
-        if record.score and record.dataset and record.dataset.sha256 == identity.sha256
+        for run in reversed(promoted)
+        if (record := read_record(store, run)) and record.score
+        if record.dataset and record.dataset.sha256 == identity.sha256
     ]
-    lost: list[str] = []
+    errors: list[str] = []
     for _, record in sorted(scored, key=lambda each: each[0], reverse=True):
         try:
             theirs = read_table(store.open(record.artifacts["predictions"]) / "predictions.parquet")
             return Baseline(record.run, compare(theirs, predictions)), None
         except (DamagedArtifact, IncomparableRuns) as error:
-            lost.append(f"run {record.run} cannot be compared with: {error}")
-            log(lost[-1])
-    return None, lost[0] if lost else None
+            errors.append(f"run {record.run} cannot be compared with: {error.problem}")
+            logger.info(f"promotion gate: {errors[-1]}")
+    return None, errors[0] if errors else None
 
 
-def _same(names: Iterable[str], some: Mapping[str, ArtifactRef], others: Mapping[str, ArtifactRef]) -> bool:
+def _have_same_bytes(names: Iterable[str], some: Mapping[str, ArtifactRef], others: Mapping[str, ArtifactRef]) -> bool:
     return all(name in others and some[name].sha256 == others[name].sha256 for name in names)
 
 
 @contextmanager
-def promotion_gate(run: Run, policy: Promote, tolerance: float, log: Log) -> Iterator[Verdict]:
-    """The verdict on a run while its report is made, and then its promotion, if that is the verdict.
+def promotion_gate(run: Run, policy: Promote, tolerance: float) -> Iterator[Verdict]:
+    """Yield the verdict on a run, which its report shows; apply the verdict when the block ends.
 
-    One run at a time, so that no verdict is overtaken by another run's promotion.
+    The promotion lock is held all the time, so that no other run is promoted between the two.
     """
     store, record = run.store, run.record
-    with promotion_lock(store, log):
+    with promotion_lock(store):
         identity = read_identity(store.open(record.artifacts["dataset"]))
         predictions = read_table(store.open(record.artifacts["predictions"]) / "predictions.parquet")
         record.dataset = identity
         record.score = Score(correct=int(predictions["correct"].sum()), images=len(predictions))
-        situation = read_gate_inputs(store, record.artifacts, identity, predictions, log)
-        verdict = decide(policy, tolerance, record.artifacts, identity, situation)
+        inputs = read_gate_inputs(store, record.artifacts, identity, predictions)
+        verdict = decide(policy, tolerance, record.artifacts, identity, inputs)
         yield verdict
-        record.verdict = str(verdict)
+        record.promotion, record.verdict = verdict.action, str(verdict)
         run.save()
         try:
-            _apply(verdict, store, record, situation.current)
+            _apply(verdict, store, record, inputs.current)
         except CifarFlowError:
-            record.verdict = None  # nothing came of it
+            record.promotion = record.verdict = None  # the verdict was not applied
             raise
         run.end("completed")
-        log(f"run {record.run} on {identity.name} is {verdict}")
+        logger.info(f"run {record.run} on {identity.name}: {verdict}")
 
 
 def _apply(verdict: Verdict, store: Store, record: RunRecord, before: Current | None) -> None:
@@ -210,6 +210,6 @@ def _apply(verdict: Verdict, store: Store, record: RunRecord, before: Current | 
         return
     if verdict.action == "keep":
         assert before is not None
-        # The same run stays, with what may be newer versions of the same results, and a report of its own reason.
+        # The current run stays, with the newest versions of the same results, and a report that shows its own reason.
         current = before.model_copy(update={"artifacts": record.artifacts})
-    make_current(store, current, before, if_overtaken="run again to be judged against that one")
+    make_current(store, current, before, advice="run again, so that the gate compares with that one")

@@ -1,72 +1,69 @@
-"""Recipes: how to train, as data."""
+"""The training recipes."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tasks.core.frozen_model import FrozenModel
 
 RecipeName = Literal["tutorial", "fast", "record", "resnet18"]
 TestAugmentation = Literal["none", "flip", "flip-and-shift"]
 
+MODEL_ALIASES = {  # earlier names, which stored recipes and commands may still use
+    "tasks.core.model:Net": "tasks.core.models.tutorial_net:Net",
+    "tasks.core.whitened:fast": "tasks.core.models.airbench:fast",
+    "tasks.core.whitened:record": "tasks.core.models.airbench:record",
+    "tasks.core.resnet:resnet18": "tasks.core.models.resnet:resnet18",
+}
+
+
+def resolve_model_alias(model: str) -> str:
+    """The current name of a network."""
+    return MODEL_ALIASES.get(model, model)
+
 
 class Recipe(FrozenModel):
-    """How to train: all that the weights depend on beside the dataset, the seed and the machine."""
+    """A training recipe: with the dataset, the seed and the device it determines the weights."""
 
     name: RecipeName
     model: Annotated[
         str,
         Field(
             pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
-            description="The network, as package.module:factory; the factory takes the number of classes.",
+            description="The network, as package.module:factory; the factory receives the number of classes.",
         ),
+        AfterValidator(resolve_model_alias),
     ]
-    optimizer: Annotated[
-        Literal["sgd", "muon"],
-        Field(description="What updates the weights: sgd, or muon for filters and sgd for the rest."),
-    ] = "sgd"
-    epochs: Annotated[int, Field(ge=1, le=500, description="Passes over the training images.")]
-    steps: Annotated[int | None, Field(ge=1, description="Training steps at the most, where the epochs have more.")] = (
-        None
+    optimizer: Literal["sgd", "muon"] = Field(
+        "sgd", description="The optimizer: sgd, or muon for convolution filters and sgd for all other weights."
     )
-    batch_size: Annotated[int, Field(ge=1, le=10_000, description="Images in a training step, over all devices.")]
-    learning_rate: Annotated[
-        float,
-        Field(gt=0, le=10, description="The optimizer's largest step size; with muon that of filters alone."),
-    ]
-    momentum: Annotated[
-        float,
-        Field(ge=0, lt=1, description="How much of its last direction the optimizer keeps; with muon for filters."),
-    ]
-    nesterov: Annotated[bool, Field(description="Whether momentum looks ahead.")] = False
-    weight_decay: Annotated[float, Field(ge=0, le=1, description="How strongly weights are drawn to zero.")] = 0.0
-    schedule: Annotated[
-        Literal["constant", "linear", "one-cycle"],
-        Field(description="The learning rate over time: constant, down to zero, or first up for a fifth of all steps."),
-    ] = "constant"
-    label_smoothing: Annotated[float, Field(ge=0, lt=1, description="The share of certainty taken off a label.")] = 0.0
-    flip: Annotated[
-        Literal["none", "random", "alternating"],
-        Field(description="Whether images are mirrored at random, or each one in every other epoch."),
-    ] = "none"
-    shift: Annotated[int, Field(ge=0, le=16, description="By how many pixels at most images are shifted.")] = 0
-    precision: Annotated[
-        Literal["float32", "auto"],
-        Field(description="float32, or auto: bfloat16 and channels-last where the device is fast in them."),
-    ] = "float32"
-    compile: Annotated[
-        Literal["never", "auto"],
-        Field(
-            description="never, or auto: the network is compiled for one GPU, where a compiler is found; that takes "
-            "half a minute the first time and some seconds later, and a fifth off each step of record."
-        ),
-    ] = "never"
-    test_augmentation: Annotated[
-        TestAugmentation,
-        Field(
-            description="Whether a test image is asked mirrored too, and shifted to each corner; answers are averaged."
-        ),
-    ] = "none"
+    epochs: int = Field(ge=1, le=500, description="Passes over the training images.")
+    steps: int | None = Field(None, ge=1, description="Maximum number of training steps, if the epochs have more.")
+    batch_size: int = Field(ge=1, le=10_000, description="Images per training step, over all devices.")
+    learning_rate: float = Field(
+        gt=0, le=10, description="Peak learning rate; with muon, that of the convolution filters."
+    )
+    momentum: float = Field(ge=0, lt=1, description="Momentum; with muon, that of the convolution filters.")
+    nesterov: bool = Field(False, description="Use Nesterov momentum.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Weight decay.")
+    schedule: Literal["constant", "linear", "one-cycle"] = Field(
+        "constant",
+        description="Learning rate schedule: constant, linear (down to zero), or one-cycle (up, then down).",
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing.")
+    flip: Literal["none", "random", "alternating"] = Field(
+        "none", description="Mirroring of training images: none, random, or alternating (in every other epoch)."
+    )
+    shift: int = Field(0, ge=0, le=16, description="Maximum random shift of training images, in pixels per direction.")
+    precision: Literal["float32", "auto"] = Field(
+        "float32", description="float32, or auto: bfloat16 and channels-last on devices where they are fast."
+    )
+    compile: Literal["never", "auto"] = Field(
+        "never", description="never, or auto: compile the network on a single GPU if a C compiler is installed."
+    )
+    test_augmentation: TestAugmentation = Field(
+        "none", description="Views of a test image to average over: none, flip, or flip-and-shift."
+    )
 
 
 WHITENED: dict[str, Any] = {
@@ -94,9 +91,9 @@ RECIPES: dict[RecipeName, Recipe] = {
         learning_rate=0.001,
         momentum=0.9,
     ),
-    # The best accuracy within the time that the tutorial's script takes on the same two cores.
+    # The best accuracy in the time of the tutorial's script on the same two cores.
     "fast": Recipe(name="fast", model="tasks.core.models.airbench:fast", epochs=5, **WHITENED),
-    # After https://github.com/KellerJordan/cifar10-airbench, which reaches 94% in the least time on a GPU.
+    # After https://github.com/KellerJordan/cifar10-airbench, the speed record for 94% accuracy on a GPU.
     "record": Recipe(
         name="record",
         model="tasks.core.models.airbench:record",
@@ -121,4 +118,4 @@ RECIPES: dict[RecipeName, Recipe] = {
     ),
 }
 
-OUR_MODELS = {recipe.model for recipe in RECIPES.values()}  # the networks whose code comes with the project
+BUILT_IN_MODELS = {recipe.model for recipe in RECIPES.values()}

@@ -25,21 +25,21 @@ def compare(shell: Pipeline, *arguments: object, exit_code: int = 0, **environme
     return run_flow(shell, "compare_flow.py", *arguments, exit_code=exit_code, **environment).stderr
 
 
-def test_two_runs_are_compared_into_the_current_folder_on_a_server_of_its_own(shell: Pipeline) -> None:
-    said = compare(shell, "previous", "current")
+def test_two_runs_are_compared_on_a_server_of_its_own(shell: Pipeline) -> None:
+    said = compare(shell, "previous", "current", "--html", "comparison.html")
     runs = [find_run(open_store(shell.store), name).run for name in ("previous", "current")]
 
     numbers = json.loads((shell.cwd / "comparison.json").read_text(encoding="utf-8"))
     assert [run["run"] for run in numbers["runs"]] == runs
     assert "Comparison of runs" in (shell.cwd / "comparison.html").read_text(encoding="utf-8")
-    assert f"written: {shell.cwd / 'comparison.html'}" in said
+    assert f"compare: wrote {shell.cwd / 'comparison.html'}" in said
     assert "B against A: " in said
     assert "GENERATED IMAGES, NOT CIFAR-10" in said
 
 
 def test_the_ui_shows_how_several_runs_compare(shell: Pipeline, prefect_url: str) -> None:
     page = shell.cwd / "there" / "three.html"
-    compare(shell, "previous", "current", "previous", "--output", page, PREFECT_API_URL=prefect_url)
+    compare(shell, "previous", "current", "previous", "--html", page, PREFECT_API_URL=prefect_url)
     artifacts = {artifact["key"]: artifact for artifact in asked(prefect_url, "artifacts")}
 
     assert "3 runs compared" in page.read_text(encoding="utf-8")
@@ -53,9 +53,9 @@ def test_the_ui_shows_how_several_runs_compare(shell: Pipeline, prefect_url: str
     [
         (["current"], "SECOND"),
         (["current", "nope"], "run 'nope': expected the id of a run"),
-        (["current"] * 27, "comparison: expected 2 to 26 runs, got 27"),
+        (["current"] * 27, "compare: expected 2 to 26 runs, got 27"),
         (["current", "previous", "--store", "typo"], "typo"),
-        (["current", "previous", "--output", "page.pdf"], "output: expected a file that ends in .html, got the name"),
+        (["current", "previous", "--html", "page.pdf"], "--html: expected a file name that ends in .html, got"),
     ],
 )
 def test_a_wrong_value_is_one_line_and_exit_code_2(shell: Pipeline, arguments: list[str], expected: str) -> None:
@@ -66,14 +66,20 @@ def test_a_wrong_value_is_one_line_and_exit_code_2(shell: Pipeline, arguments: l
     assert list(shell.cwd.iterdir()) == []
 
 
-def test_damage_is_told_in_one_line_ends_with_1_and_leaves_no_page(
-    shell: Pipeline, artifacts: Path, prefect_url: str
-) -> None:
+def test_damage_is_one_line_exit_code_1_and_no_page(shell: Pipeline, artifacts: Path, prefect_url: str) -> None:
     ref = find_run(open_store(artifacts), "current").artifacts["predictions"]
     flip_a_bit(FolderPlace(artifacts), f"{ref}/predictions.parquet")
 
     said = compare(
-        shell, "previous", "current", "--store", artifacts, exit_code=1, PREFECT_API_URL=prefect_url
+        shell,
+        "previous",
+        "current",
+        "--html",
+        "comparison.html",
+        "--store",
+        artifacts,
+        exit_code=1,
+        PREFECT_API_URL=prefect_url,
     ).splitlines()
 
     assert said[-1].startswith(f"error: {ref}: predictions.parquet is damaged: ")
@@ -82,18 +88,19 @@ def test_damage_is_told_in_one_line_ends_with_1_and_leaves_no_page(
 
 def test_help_and_wrong_values_come_before_the_heavy_imports(shell: Pipeline) -> None:
     script = (
-        "import sys; from flows.cli.app import main; main(['compare-page', '--help']); "
-        "main(['compare-page', 'current', 'nope']); main(['compare-page', 'current', 'current', '--output', 'x']); "
+        "import sys; from flows.cli.main import main; main(['compare', '--help']); "
+        "main(['compare', 'current', 'nope', '--html', 'x.html']); "
+        "main(['compare', 'current', 'current', '--html', 'x']); "
         "sys.exit(bool({'torch', 'prefect', 'matplotlib'} & sys.modules.keys()))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], env=shell.environ(), capture_output=True, text=True, check=True
     )
-    for option in ("FIRST", "SECOND", "OTHERS", "--output", "--store"):
+    for option in ("FIRST", "SECOND", "OTHERS", "--html", "--store"):
         assert option in done.stdout
 
 
-def test_a_relative_page_is_refused_where_a_worker_would_look_in_its_own_folder() -> None:
+def test_a_relative_page_is_refused_as_a_flow_parameter() -> None:
     from flows.compare_flow import compare_flow
 
     with pytest.raises(InputError, match="output: expected an absolute path"):

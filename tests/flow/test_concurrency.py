@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from killing import Process, go_on, killed, next_line, started
+from killing import Process, kill, next_line, python_process, resume
 from pipeline import TIMEOUT_S, Pipeline, made
 from places import SOAK
-from tiny_artifacts import finished_run, identity_of, results
+from tiny_artifacts import finished_run, identity_of, run_payloads
 
 from tasks.core.promotion_gate import promotion_gate
 from tasks.core.store import Store, open_store
-from tasks.core.store.artifact import Key, Log, Stage
+from tasks.core.store.artifact import Build, Key
 from tasks.core.store.current import read_current
 from tasks.core.store.history import history
 from tasks.core.store.runs import recording_run
@@ -42,7 +42,7 @@ def work(root: str, word: str, diary: str, stuck_in: str = "") -> None:
     """A run in a process of its own, once it is told to go on; each build takes a moment, and one may take for ever."""
 
     def make(name: str, payload: dict[str, bytes]) -> None:
-        def build(folder: Path, _: Log) -> None:
+        def build(folder: Path) -> None:
             with Path(diary).open("a", encoding="utf-8") as file:
                 file.write(f"{os.getpid()} {name}/{key.version}\n")
             time.sleep(A_MOMENT_S)
@@ -53,15 +53,15 @@ def work(root: str, word: str, diary: str, stuck_in: str = "") -> None:
                 time.sleep(TIMEOUT_S)
 
         key = Key(name=name, settings={"word": word if name != "dataset" else "everyone's"})
-        run.keep(run.store.get_or_create(Stage(key, build), say).ref)
+        run.add_artifacts(run.store.get_or_create(Build(key, build)).ref)
 
     say("ready")
     sys.stdin.readline()
-    payloads = results(word, identity_of())
-    with recording_run(open_store(root, say), {"word": word}, {}, say) as run:
+    payloads = run_payloads(word, identity_of())
+    with recording_run(open_store(root), {"word": word}, {}) as run:
         for name in ("dataset", "weights", "predictions", "per_class"):
             make(name, payloads[name])
-        with promotion_gate(run, "auto", 1.0, say):
+        with promotion_gate(run, "auto", 1.0):
             make("report", payloads["report"])
 
 
@@ -69,7 +69,7 @@ def work(root: str, word: str, diary: str, stuck_in: str = "") -> None:
 def ready(root: Path, diary: Path, *words: str, stuck_in: str = "") -> Iterator[list[Process]]:
     """Processes that have imported all they need and wait for a word; they do not outlive the block."""
     with ExitStack() as stack:
-        processes = [stack.enter_context(started(WORK, root, word, diary, stuck_in)) for word in words]
+        processes = [stack.enter_context(python_process(WORK, root, word, diary, stuck_in)) for word in words]
         for process in processes:
             assert next_line(process) == "ready"
         yield processes
@@ -111,7 +111,7 @@ def test_runs_at_once_make_each_version_once(tmp_path: Path) -> None:
         for process in processes:
             let_go(process)
         for process in processes:
-            go_on(process)
+            resume(process)
 
     built = [line.split()[1] for line in diary.read_text(encoding="utf-8").splitlines()]
     assert len(built) == len(set(built)) == 1 + 5 * 4
@@ -136,11 +136,11 @@ def test_runs_go_on_when_those_that_they_wait_for_are_killed(tmp_path: Path) -> 
             wait_for_line(victim, f"stuck in {stuck_in}")
             for process in others:
                 let_go(process)
-                wait_for_line(process, f"waiting for another run, which works on {lock}")
+                wait_for_line(process, f"store: waiting for another run to release {lock}")
         for victim in (builder, judge):
-            killed(victim)
+            kill(victim)
         for process in waiting_for_weights + waiting_for_verdict:
-            go_on(process)
+            resume(process)
 
     lines = [line.split() for line in diary.read_text(encoding="utf-8").splitlines()]
     unfinished = {str(builder.pid): "weights", str(judge.pid): "report"}
@@ -174,7 +174,7 @@ def cifar(pipeline: Pipeline, *arguments: str) -> str:
     command = [
         sys.executable,
         "-c",
-        "import sys, flows.cli.app; sys.exit(flows.cli.app.main(sys.argv[1:]))",
+        "import sys, flows.cli.main; sys.exit(flows.cli.main.main(sys.argv[1:]))",
         *arguments,
     ]
     return subprocess.run(

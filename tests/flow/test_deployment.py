@@ -81,7 +81,7 @@ def test_wrong_parameters_are_refused_before_a_run_exists(deployed: Pipeline, pa
     assert len(deployed.records()) == before
 
 
-def test_a_run_that_is_cancelled_while_it_trains_saves_and_is_at_no_time_a_crashed_one(
+def test_a_run_cancelled_in_training_is_cancelled_and_never_crashed(
     deployed: Pipeline, archive: Path, prefect_url: str
 ) -> None:
     unfinished = deployed.store / ".work" / "unfinished"

@@ -67,9 +67,7 @@ def test_a_first_run_on_an_empty_prefect_home_is_quiet(pipeline: Pipeline, archi
     assert "ERROR" not in printed
 
 
-def test_the_folder_where_a_run_is_started_may_have_modules_of_the_same_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_current_folder_may_have_modules_of_the_same_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("flows", "tasks"):
         (tmp_path / f"{name}.py").write_text("raise AssertionError\n")
     monkeypatch.chdir(tmp_path)

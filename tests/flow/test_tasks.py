@@ -22,7 +22,7 @@ def asked(url: str, what: str, flow_run: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_download_that_breaks_is_tried_again_and_goes_on_where_it_broke(watched: Pipeline, archive: Path) -> None:
+def test_a_broken_download_is_retried_and_resumed(watched: Pipeline, archive: Path) -> None:
     payload = archive.read_bytes()
     broken_at = len(payload) * 6 // 10
     with serving(Mirror(payload, etag='"one"', breaks_after=broken_at)) as mirror:
@@ -42,7 +42,7 @@ def test_the_ui_shows_names_dependencies_reuse_and_tables(watched: Pipeline, arc
     shown = {task["name"]: task for task in asked(prefect_url, "task_runs", flow_run)}
     assert set(shown) == {"download", "normalize and cache", "train tutorial with seed 1", "evaluate", "report"}
     assert {task["state_name"] for task in shown.values()} == {"Cached"}
-    [dataset] = shown["train tutorial with seed 1"]["task_inputs"]["dataset"]
+    [dataset] = shown["train tutorial with seed 1"]["task_inputs"]["wait_for"]
     assert dataset["id"] == shown["normalize and cache"]["id"]
 
     first = watched.records()[0]["facts"]["flow_run"]

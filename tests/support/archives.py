@@ -1,4 +1,4 @@
-"""Pickles opcode by opcode, and how an archive has to be read or refused."""
+"""Archives for tests: handwritten pickles of Python 2, and assertions on how an archive is read or refused."""
 
 import io
 import struct
@@ -16,7 +16,7 @@ FOLDER = "cifar-10-batches-py"
 
 
 def refusal(path: Path) -> str:
-    """The message with which an archive is refused: always one printable line."""
+    """Assert that an archive is refused and return the message, which is one printable line."""
     with pytest.raises(BadArchive) as caught:
         read_archive(path)
     message = str(caught.value)
@@ -25,14 +25,20 @@ def refusal(path: Path) -> str:
     return message
 
 
+def training_batch(archive: Archive) -> Batch:
+    """All training batches of an archive, concatenated."""
+    batches = archive.train_batches
+    return Batch(np.concatenate([one.images for one in batches]), np.concatenate([one.labels for one in batches]))
+
+
 def assert_holds(archive: Archive, train: Batch = TRAIN, test: Batch = TEST) -> None:
-    for found, meant in ((archive.train, train), (archive.test, test)):
-        assert found.images.dtype == found.labels.dtype == np.uint8
-        assert np.array_equal(found.images, meant.images)
-        assert np.array_equal(found.labels, meant.labels)
+    for batch, expected in ((training_batch(archive), train), (archive.test, test)):
+        assert batch.images.dtype == batch.labels.dtype == np.uint8
+        assert np.array_equal(batch.images, expected.images)
+        assert np.array_equal(batch.labels, expected.labels)
 
 
-# Python 2's pickles as in the official files
+# Pickles of Python 2, as in the official files
 
 
 def python2_string(text: bytes) -> bytes:
@@ -61,7 +67,7 @@ def python2_batch(batch: Batch) -> bytes:
 
 
 def python2_meta(classes: tuple[str, ...], extra: bytes = b"") -> bytes:
-    """`extra` is the pickle of one more value, under the key `x`."""
+    """`extra` is the pickle of an additional value, stored under the key `x`."""
     names = b"".join(python2_string(name.encode()) + b"q" + bytes([5 + i]) for i, name in enumerate(classes))
     more = python2_string(b"x") + extra if extra else b""
     return b"\x80\x02}q\x01(" + python2_string(b"label_names") + b"q\x03]q\x04(" + names + b"e" + more + b"u."
@@ -74,7 +80,7 @@ def python2_text(text: str) -> bytes:
 RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n"
 
 
-# The smallest archive there is
+# The smallest archive
 
 
 def plain_tar(members: dict[str, bytes]) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from places import FolderPlace
 
-from flows.cli.app import main
+from flows.cli.main import main
 from tasks.core.store import Store, open_store
 from tasks.core.store.history import find_run
 from tasks.core.store.runs import RunRecord
@@ -16,13 +16,13 @@ from tasks.core.store.runs import RunRecord
 
 @dataclass(frozen=True)
 class Cifar:
-    """What is typed after `cifar`, with `--store` behind it."""
+    """Runs a command with `--store`; all output is captured."""
 
     root: Path
     capsys: pytest.CaptureFixture[str]
 
     def __call__(self, *arguments: str, exit_code: int = 0) -> str:
-        """What it prints; nothing may be said beside that."""
+        """Run a command and return its stdout; stderr must be empty."""
         assert main([*arguments, "--store", str(self.root)]) == exit_code
         printed = self.capsys.readouterr()
         assert printed.err == ""
@@ -32,7 +32,7 @@ class Cifar:
         return json.loads(self(*arguments, "--json", exit_code=exit_code), parse_constant=pytest.fail)
 
     def refused(self, *arguments: str, exit_code: int = 2) -> str:
-        """The one line on stderr that it ends with, having printed nothing."""
+        """Run a command that fails and return its only line on stderr; stdout must be empty."""
         assert main([*arguments, "--store", str(self.root)]) == exit_code
         printed = self.capsys.readouterr()
         assert printed.out == ""
@@ -51,6 +51,6 @@ class Cifar:
         return find_run(self.store, name)
 
     def last_entry(self) -> dict[str, str]:
-        """The last line of the log of promotions."""
+        """The last line of the promotion log."""
         entry: dict[str, str] = json.loads(self.place.read("promotions.jsonl").splitlines()[-1])
         return entry

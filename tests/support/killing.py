@@ -1,4 +1,4 @@
-"""Real processes that end badly: killed in the middle of something, or right before each of their steps in turn."""
+"""Real processes that are killed: at a given moment, or before each of their steps in turn."""
 
 import os
 import shutil
@@ -16,6 +16,14 @@ PATIENCE_S = 180
 STEPS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
+# Put before a script, prints the library's log lines.
+PRINT_LOG = """
+import logging, sys
+from tasks.core.runtime.logs import logger
+logger.addHandler(logging.StreamHandler(sys.stdout))
+logger.setLevel(logging.INFO)
+"""
+
 Process = subprocess.Popen[str]
 
 
@@ -25,8 +33,8 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def started(code: str, *arguments: object, **variables: object) -> Iterator[Process]:
-    """A Python process that runs `code`, with environment variables; it outlives neither the block nor PATIENCE_S."""
+def python_process(code: str, *arguments: object, **variables: object) -> Iterator[Process]:
+    """A Python process that runs `code`; it is killed at the end of the block, or after PATIENCE_S."""
     process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdin=subprocess.PIPE,
@@ -35,7 +43,7 @@ def started(code: str, *arguments: object, **variables: object) -> Iterator[Proc
         text=True,
         env=environment() | {name: str(value) for name, value in variables.items()},
     )
-    patience = Timer(PATIENCE_S, process.kill)  # so that a test which waits for it in vain fails
+    patience = Timer(PATIENCE_S, process.kill)  # a test that waits for it in vain then fails
     patience.start()
     try:
         yield process
@@ -46,21 +54,28 @@ def started(code: str, *arguments: object, **variables: object) -> Iterator[Proc
 
 
 def next_line(process: Process) -> str:
-    """The next line that a process prints; its complaint when it ends without one."""
+    """The next line that a process prints; fails with its errors if it ends without one."""
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line, process.communicate()[1]
     return line.rstrip("\n")
 
 
-def go_on(process: Process) -> list[str]:
-    """Let a process that reads a line go on to its end, which must be a good one; the lines that it still prints."""
-    output, complaint = process.communicate("go on\n")
-    assert process.returncode == 0, complaint
+def skip_to_line(process: Process, *beginnings: str) -> str:
+    """The next line with one of these beginnings."""
+    while not (line := next_line(process)).startswith(beginnings):
+        pass
+    return line
+
+
+def resume(process: Process) -> list[str]:
+    """Send a line to a process that waits for one, and wait for its successful end; the lines that it still prints."""
+    output, errors = process.communicate("go on\n")
+    assert process.returncode == 0, errors
     return output.splitlines()
 
 
-def killed(process: Process) -> None:
+def kill(process: Process) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
 
@@ -72,12 +87,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def killed_at_every_step(code: str, template: Path, folder: Path) -> list[Path]:
+def kill_at_every_step(code: str, template: Path, folder: Path) -> list[Path]:
     """Copies of the folder `template`, in each of which `act(root)` was killed one step later than in the one before.
 
-    `code` defines `act`. A step is whatever changes something in `root`: opening a file to write, making, renaming,
-    removing. Being killed before one step is being killed after the one before it; to sync changes nothing that a
-    killed process leaves. In the last copy `act` came to its end.
+    `code` defines `act`. A step is any change in `root`: opening a file to write, creating, renaming, removing. A sync
+    is no step, as it changes nothing that a killed process leaves. In the last copy `act` was not killed.
     """
     folder.mkdir()
     command = [sys.executable, __file__, code, str(template), str(folder)]
@@ -103,7 +117,7 @@ def kill_before_step(number: int, root: str) -> None:
 
 
 def kill_before_request(number: int) -> None:
-    """The same for what changes a bucket: each request but those that only read."""
+    """The same for a bucket: a step is any request that does not only read."""
     from aiobotocore.client import AioBaseClient  # which most tests do without
 
     steps, call = 0, AioBaseClient._make_api_call
@@ -120,10 +134,10 @@ def kill_before_request(number: int) -> None:
 
 
 def _main(code: str, template: Path, folder: Path) -> None:
-    """Fork a process for each step, so that the imports are paid for once."""
+    """Fork a process for each step, so that the imports run once."""
     names: dict[str, Callable[[Path], None]] = {}
     exec(code, names)
-    for number in count():  # before step 0, which there is not: it warms up what is imported late
+    for number in count():  # round 0 has no kill: it runs the late imports
         root = folder / f"{number:04}"
         if template.exists():
             shutil.copytree(template, root)

@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that serves one file, well or badly."""
+"""A real HTTP server on loopback that serves one file, correctly or not."""
 
 import datetime
 import ipaddress
@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 
 @dataclass
 class Request:
-    """What the server was asked."""
+    """A request that the server received."""
 
     method: str
     path: str
@@ -30,24 +30,24 @@ class Request:
 
 @dataclass
 class Mirror:
-    """A file and the ways in which its server misbehaves; change them between requests as you like."""
+    """A file and the faults of its server, which may be changed between requests."""
 
     payload: bytes
     url: str = ""
     etag: str | None = None
     last_modified: str | None = None
-    status: int | None = None  # instead of the file
+    status: int | None = None  # sent instead of the file
     redirect_to: str | None = None
     refuses_head: bool = False
     ignores_range: bool = False
     ignores_if_range: bool = False
     hides_length: bool = False
-    claims_bytes: int | None = None  # as the length of the file
+    claims_bytes: int | None = None  # declared length of the file
     shifts_range_by: int = 0
-    caps_range_at: int | None = None  # bytes of a 206
-    content_encoding: str | None = None  # claimed only
+    caps_range_at: int | None = None  # maximum bytes of a 206 response
+    content_encoding: str | None = None  # declared only
     bytes_per_s: int | None = None
-    breaks_after: int | None = None  # bytes of an answer
+    breaks_after: int | None = None  # bytes of a response
     stalls_after: int | None = None
     requests: list[Request] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
@@ -85,7 +85,7 @@ def serving(mirror: Mirror, certificate: Path | None = None) -> Iterator[Mirror]
 
 
 def closed_url() -> str:
-    """A URL on loopback behind which nobody listens."""
+    """A URL on loopback where no server listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}/archive.tar.gz"
@@ -93,7 +93,7 @@ def closed_url() -> str:
 
 @contextmanager
 def silent_url() -> Iterator[str]:
-    """A URL on loopback that takes connections and never answers."""
+    """A URL on loopback that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}/archive.tar.gz"
 
@@ -121,58 +121,58 @@ class _Handler(BaseHTTPRequestHandler):
     mirror: Mirror
 
     def do_HEAD(self) -> None:
-        self._note()
+        self._record()
         if self.mirror.refuses_head:
-            self._answer(405, {"Content-Length": "0"})
+            self._respond(405, {"Content-Length": "0"})
         else:
-            self._answer(200, {"Content-Length": str(len(self.mirror.payload))})
+            self._respond(200, {"Content-Length": str(len(self.mirror.payload))})
 
     def do_GET(self) -> None:
-        self._note()
+        self._record()
         mirror = self.mirror
         offset = self._offset()
         if mirror.redirect_to:
-            self._answer(302, {"Location": mirror.redirect_to, "Content-Length": "0"})
+            self._respond(302, {"Location": mirror.redirect_to, "Content-Length": "0"})
         elif mirror.status:
-            self._answer(mirror.status, {"Content-Length": "0"})
+            self._respond(mirror.status, {"Content-Length": "0"})
         elif offset is None:
-            self._answer(200, self._length(mirror.claims_bytes or len(mirror.payload)))
+            self._respond(200, self._length(mirror.claims_bytes or len(mirror.payload)))
             self._send(mirror.payload)
         elif offset >= len(mirror.payload):
-            self._answer(416, {"Content-Length": "0", "Content-Range": f"bytes */{len(mirror.payload)}"})
+            self._respond(416, {"Content-Length": "0", "Content-Range": f"bytes */{len(mirror.payload)}"})
         else:
             offset += mirror.shifts_range_by
             piece = mirror.payload[offset:][: mirror.caps_range_at]
             last, total = offset + len(piece) - 1, len(mirror.payload)
-            self._answer(206, self._length(len(piece)) | {"Content-Range": f"bytes {offset}-{last}/{total}"})
+            self._respond(206, self._length(len(piece)) | {"Content-Range": f"bytes {offset}-{last}/{total}"})
             self._send(piece)
 
-    def _note(self) -> None:
+    def _record(self) -> None:
         self.mirror.requests.append(Request(self.command, self.path, self.headers))
 
     def _offset(self) -> int | None:
-        """The byte from which on to answer, or None for the whole file."""
+        """The requested first byte, or None for the whole file."""
         mirror = self.mirror
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
-        if not asked or mirror.ignores_range:
+        requested = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
+        if not requested or mirror.ignores_range:
             return None
         condition = self.headers["If-Range"]
         if condition and not mirror.ignores_if_range and condition not in (mirror.etag, mirror.last_modified):
             return None
-        return int(asked[1])
+        return int(requested[1])
 
     def _length(self, count: int) -> dict[str, str]:
         return {"Connection": "close"} if self.mirror.hides_length else {"Content-Length": str(count)}
 
-    def _answer(self, status: int, headers: dict[str, str]) -> None:
+    def _respond(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
         mirror = self.mirror
-        about = {
+        optional = {
             "ETag": mirror.etag,
             "Last-Modified": mirror.last_modified,
             "Content-Encoding": mirror.content_encoding,
         }
-        for name, value in (headers | about).items():
+        for name, value in (headers | optional).items():
             if value is not None:
                 self.send_header(name, value)
         self.end_headers()
@@ -195,4 +195,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet."""
+        """Do not log."""

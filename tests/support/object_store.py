@@ -1,4 +1,4 @@
-"""A real S3-compatible server (SeaweedFS) on loopback, with a bucket and a key and a secret of its own."""
+"""A real S3-compatible server (SeaweedFS) on loopback with a bucket, a key and a secret."""
 
 import json
 import os
@@ -21,36 +21,36 @@ from botocore.exceptions import BotoCoreError, ClientError
 WEED = Path(sys.executable).with_name("weed")
 PARTS = ("master", "volume", "filer", "s3")
 PORTS = tuple(f"{part}.port{kind}" for part in PARTS for kind in ("", ".grpc"))
-PORT_RANGE = range(10_000, 30_000)  # below what kernels hand out by themselves, so that only one of us can interfere
+PORT_RANGE = range(10_000, 30_000)  # below the kernel's ephemeral ports
 OPTIONS = (
     *("-logtostderr=true", "server", "-dir=.", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
     *("-s3", "-s3.config=s3.json", "-s3.port.iceberg=0", "-s3.port.lance=0"),
     *("-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock"),
-    *("-volume.max=100", "-master.volumeSizeLimitMB=64"),  # a bucket takes 7 volumes at once; they are empty at first
-    "-master.peers=none",  # which saves a second of waiting for others
+    *("-volume.max=100", "-master.volumeSizeLimitMB=64"),  # a bucket takes 7 volumes at once
+    "-master.peers=none",  # saves a second of waiting
     "-master.telemetry=false",
-    "-s3.autoCreateBucket=false",  # S3 has no such thing
+    "-s3.autoCreateBucket=false",  # as S3
 )
-# One of two cores is the tests', and a collector with room runs seldom: together a third of the processor's time.
+# One core is left to the tests, and the garbage collector runs rarely: the server then takes a third of its usual time.
 RUNTIME = {"GOMAXPROCS": "1", "GOGC": "400", "GOMEMLIMIT": "512MiB"}
 PATIENCE_S = 60
-# What would overrule `ObjectStore.environment`.
+# Variables that would override `ObjectStore.environment`.
 UNSET = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")
 
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """A bucket on a running server, and how to look at it and to spoil it without the code under test."""
+    """A bucket on a running server, read and damaged without the code under test."""
 
     endpoint: str
     access_key: str
     secret: str
     bucket: str
-    process_id: int  # to stop it (SIGSTOP) for a server that does not answer, or to end it
+    process_id: int  # to stop or kill it
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a user sets to work on this server, and what keeps the user's own settings away from it."""
+        """The variables that a user sets for this server, and those that keep other settings away."""
         return {
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret,
@@ -64,7 +64,7 @@ class ObjectStore:
         }
 
     def client(self, secret: str | None = None) -> Any:
-        """A plain botocore client, which knows nothing of the environment's credentials."""
+        """A botocore client that ignores the credentials in the environment."""
         return botocore.session.Session().create_client(
             "s3",
             region_name="us-east-1",
@@ -82,7 +82,7 @@ class ObjectStore:
         return [found["Key"] for page in pages for found in page.get("Contents", [])]
 
     def all(self, prefix: str) -> dict[str, bytes]:
-        """The objects whose keys begin so; content that was read before is known again by its ETag."""
+        """The objects whose keys begin with a prefix; content is cached by ETag."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         etags = {found["Key"]: found["ETag"] for page in pages for found in page.get("Contents", [])}
         self._contents.update({etag: self.read(key) for key, etag in etags.items() if etag not in self._contents})
@@ -99,7 +99,7 @@ class ObjectStore:
         self._client.delete_object(Bucket=self.bucket, Key=key)
 
     def unfinished_uploads(self) -> list[str]:
-        """The keys of the multipart uploads that were neither completed nor given up."""
+        """The keys of open multipart uploads."""
         return [upload["Key"] for upload in self._client.list_multipart_uploads(Bucket=self.bucket).get("Uploads", [])]
 
     @cached_property
@@ -113,7 +113,7 @@ class ObjectStore:
 
 @contextmanager
 def serving_objects(folder: Path) -> Iterator[ObjectStore]:
-    """Serve an empty bucket from the new folder `folder`; up within 2 to 3 s, and gone at the end whatever happens."""
+    """Serve an empty bucket from the new folder `folder`; it starts in 2 to 3 s, and stops with the block."""
     for attempt in range(5):
         with _started(folder / str(attempt)) as store:
             if store:
@@ -124,7 +124,7 @@ def serving_objects(folder: Path) -> Iterator[ObjectStore]:
 
 @contextmanager
 def _started(folder: Path) -> Iterator[ObjectStore | None]:
-    """Nothing when the server ended by itself, as it does when somebody else was faster to take one of its ports."""
+    """None if the server ended by itself, as it does if another process took one of its ports."""
     folder.mkdir(parents=True)
     ports = _free_ports()
     access_key, secret = secrets.token_hex(10), secrets.token_hex(20)
@@ -145,7 +145,7 @@ def _started(folder: Path) -> Iterator[ObjectStore | None]:
     finally:
         server.kill()  # has no children
         server.wait()
-        for part in PARTS:  # the one thing that it keeps outside of its folder
+        for part in PARTS:  # all that it writes outside its folder
             Path(f"/tmp/seaweedfs-{part}-grpc-{ports[f'{part}.port.grpc']}.sock").unlink(missing_ok=True)
 
 
@@ -156,7 +156,7 @@ def _identities(access_key: str, secret: str) -> str:
 
 
 def _free_ports() -> dict[str, int]:
-    """All ports are given, for by default each gRPC port is 10,000 above its neighbour."""
+    """A free port for each option; the default gRPC ports may be taken."""
     ports: dict[str, int] = {}
     with ExitStack() as taken:
         while len(ports) < len(PORTS):
@@ -170,7 +170,7 @@ def _free_ports() -> dict[str, int]:
 
 
 def _is_up(store: ObjectStore, server: subprocess.Popen[bytes]) -> bool:
-    """Wait until there is a bucket that takes objects; False if the server ends before."""
+    """Wait until the bucket takes objects; False if the server ends before."""
     steps = [store.make_bucket, lambda: store.write("first", b""), lambda: store.delete("first")]
     deadline = time.monotonic() + PATIENCE_S
     while steps and server.poll() is None and time.monotonic() < deadline:

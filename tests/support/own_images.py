@@ -1,4 +1,4 @@
-"""Image files as people have them: of any size, mode and format, and damaged in the usual ways."""
+"""Image files of any size, mode and format, and damaged ones."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
 def halves(left: tuple[int, int, int] = RED, right: tuple[int, int, int] = BLUE, size: int = 64) -> Image.Image:
-    """A picture of which one can tell left from right."""
+    """A picture whose left and right halves have different colors."""
     image = Image.new("RGB", (size, size), left)
     image.paste(right, (size // 2, 0, size, size))
     return image
@@ -28,7 +28,7 @@ def saved(image: Image.Image, path: Path, **options: object) -> Path:
 
 
 def damaged(folder: Path) -> dict[str, Path]:
-    """One file of each usual damage, by what is wrong with it."""
+    """One file for each kind of damage, by the name of the damage."""
     whole = saved(noise(0, (200, 200)), folder / "truncated.jpg")
     whole.write_bytes(whole.read_bytes()[:2_000])
     png = saved(noise(0, (200, 200)), folder / "flipped.png")

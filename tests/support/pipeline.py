@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 
 from tasks.core.config import PROJECT
+from tasks.core.pipeline import STAGES
 
 TIMEOUT_S = 300
-TASKS = ("download", "normalize and cache", "train", "evaluate", "report")
 
 
 @dataclass(frozen=True)
@@ -98,19 +98,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def made(printed: str) -> list[str]:
-    """The artifacts that a run made rather than reused, by name."""
-    return [
-        name
-        for name in ("raw", "dataset", "data_checks", "weights", "predictions", "per_class", "report")
-        if f"made {name}/" in printed
-    ]
+ARTIFACTS = tuple(STAGES)
 
 
-def reused(printed: str) -> list[str]:
-    """The artifacts that a run read rather than made; an archive whose arrays are intact is not read at all."""
-    return [
-        name
-        for name in ("raw", "dataset", "data_checks", "weights", "predictions", "per_class", "report")
-        if f"reused {name}/" in printed
-    ]
+def built(printed: str) -> list[str]:
+    """The artifacts that a run built, by name."""
+    return [name for name in ARTIFACTS if f"built {name}/" in printed]
+
+
+def hits(printed: str) -> list[str]:
+    """The artifacts that were cache hits; an archive whose dataset is intact is not read at all."""
+    return [name for name in ARTIFACTS if f"cache hit {name}/" in printed]

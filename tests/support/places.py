@@ -1,4 +1,4 @@
-"""Where a store may be, looked at and spoilt from outside: a folder, or a bucket on a real S3 server."""
+"""The places of a store, to inspect and damage from outside: a folder, or a bucket on a real S3 server."""
 
 import json
 import os
@@ -17,23 +17,24 @@ from tasks.core.store.bucket import Bucket
 from tasks.core.store.storage import MANIFEST
 
 SOAK = bool(os.environ.get("CIFAR_FLOW_SOAK"))
-PLACES_BY_SOAK = ["folder", "bucket"] if SOAK else ["folder"]  # where a bucket would take long in all
-IN_A_FOLDER = pytest.mark.parametrize("place", ["folder"], indirect=True)  # what a bucket has not
-BUCKET_BY_SOAK = pytest.mark.parametrize("place", PLACES_BY_SOAK, indirect=True)
+PLACES = ["folder", "bucket"] if SOAK else ["folder"]
+FOLDER_ONLY = pytest.mark.parametrize("place", ["folder"], indirect=True)
+# For tests that would take too long on a bucket in every run.
+BUCKET_IN_SOAK = pytest.mark.parametrize("place", PLACES, indirect=True)
 
 
 class Place(ABC):
-    """The objects of one store by name, as in `x/0123456789ab/manifest.json`; what only its machine needs is none."""
+    """The objects of one store by name, as in `x/0123456789ab/manifest.json`, without the local folder."""
 
     @property
     @abstractmethod
     def location(self) -> str:
-        """What `open_store` takes."""
+        """The argument of `open_store`."""
 
     @property
     @abstractmethod
     def local(self) -> Path:
-        """Where it keeps what only this machine needs."""
+        """The folder on this machine for locks, staging and copies."""
 
     @abstractmethod
     def beside(self, name: str) -> "Place":
@@ -41,7 +42,7 @@ class Place(ABC):
 
     @abstractmethod
     def names(self, prefix: str = "") -> list[str]:
-        """Every object whose name begins so, in alphabetical order."""
+        """Every object whose name begins with a prefix, sorted."""
 
     @abstractmethod
     def read(self, name: str) -> bytes:
@@ -49,7 +50,7 @@ class Place(ABC):
 
     @abstractmethod
     def write(self, name: str, content: bytes) -> None:
-        """Put an object in the place of whatever was there."""
+        """Create or replace an object."""
 
     @abstractmethod
     def delete(self, name: str) -> None:
@@ -57,15 +58,15 @@ class Place(ABC):
 
     @abstractmethod
     def version_names(self, names: Iterable[str]) -> set[str]:
-        """The versions that these objects make up, as in `x/0123456789ab`."""
+        """The versions that these objects belong to, as in `x/0123456789ab`."""
 
     @abstractmethod
     def payload(self, version: str, sha256: str) -> str:
-        """The folder in which a version with that digest has its payload."""
+        """The folder of the payload of a version with that digest."""
 
     @abstractmethod
     def hidden(self) -> list[str]:
-        """What is half written, or left by those who do not clean up after themselves; folders, too."""
+        """Hidden files and folders, such as partial writes."""
 
     def open(self) -> Store:
         return open_store(self.location)
@@ -77,11 +78,11 @@ class Place(ABC):
         return self.all(name).get(name)
 
     def all(self, prefix: str = "") -> dict[str, bytes]:
-        """The objects whose names begin so."""
+        """The objects whose names begin with a prefix."""
         return {name: self.read(name) for name in self.names(prefix)}
 
     def name_of(self, ref: ArtifactRef, file: str) -> str:
-        """The name of one file of a version; a bucket has the payload in a folder of its own."""
+        """The name of one file of a version; in a bucket the payload is one folder deeper."""
         [found] = [name for name in self.names() if name.startswith(f"{ref}/") and name.endswith(f"/{file}")]
         return found
 
@@ -90,7 +91,7 @@ class Place(ABC):
         return {name.rpartition("/")[2]: content for name, content in self.all(f"{ref}/").items()}
 
     def versions(self, artifact: str) -> dict[str, dict[str, bytes]]:
-        """Every file of every version that there is of an artifact."""
+        """Every file of every version of an artifact."""
         refs = {"/".join(name.split("/")[:2]) for name in self.names() if name.startswith(f"{artifact}/")}
         return {
             version: self.files(ArtifactRef(name=artifact, version=version, sha256=""))
@@ -126,7 +127,7 @@ class FolderPlace(Place):
     def version_names(self, names: Iterable[str]) -> set[str]:
         return {name.rpartition("/")[0] for name in names if name.count("/") == 2 and name[0] != "."}
 
-    def payload(self, version: str, sha256: str) -> str:  # noqa: ARG002 - which is elsewhere a part of its name
+    def payload(self, version: str, sha256: str) -> str:  # noqa: ARG002
         return version
 
     def hidden(self) -> list[str]:
@@ -136,7 +137,7 @@ class FolderPlace(Place):
         return (self.root / name).read_bytes()
 
     def write(self, name: str, content: bytes) -> None:
-        """Keeps the time at which the file was last changed, as a failing disk would."""
+        """Keeps the modification time, like a failing disk."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         before = path.stat() if path.exists() else None
@@ -172,7 +173,7 @@ class BucketPlace(Place):
         return sorted(key.removeprefix(f"{self.prefix}/") for key in self.server.keys(f"{self.prefix}/{prefix}"))
 
     def version_names(self, names: Iterable[str]) -> set[str]:
-        """Without a manifest a payload is none yet."""
+        """A payload without a manifest is not a version."""
         return {name.removesuffix(f"/{MANIFEST}") for name in names if name.endswith(f"/{MANIFEST}") and name[0] != "."}
 
     def payload(self, version: str, sha256: str) -> str:
@@ -227,7 +228,7 @@ def delete(place: Place, name: str) -> None:
 
 
 def make_unreadable(folder: FolderPlace, name: str) -> None:
-    """Not even root can read a process's memory from its beginning."""
+    """Replace a file by one that not even root can read."""
     folder.delete(name)
     path = folder.root / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -235,7 +236,7 @@ def make_unreadable(folder: FolderPlace, name: str) -> None:
 
 
 def copy_store(origin: FolderPlace, target: Place) -> None:
-    """Put every object of a store in a folder where an empty place would have it."""
+    """Copy a store from a folder to an empty place."""
     for version in origin.version_names(origin.names()):
         payload = target.payload(version, origin.json(f"{version}/{MANIFEST}")["sha256"])
         for name, content in origin.all(f"{version}/").items():
@@ -250,12 +251,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def payload_of(store: Store, ref: ArtifactRef) -> dict[str, bytes]:
-    """The files that the manifest names, from where the store opens them."""
+def read_payload(store: Store, ref: ArtifactRef) -> dict[str, bytes]:
+    """The files of the manifest, read from where the store opens them."""
     manifest, folder = store.manifest(ref.name, ref.version), store.open(ref)
     assert manifest is not None
     return {name: (folder / name).read_bytes() for name in manifest.files}
 
 
-def staged(store: Store) -> list[Path]:
+def staging_folders(store: Store) -> list[Path]:
     return list((store.storage.local / "staging").glob("*"))

@@ -1,9 +1,9 @@
-"""What is promoted in a store, looked at from outside: the root files, the log, and the current run."""
+"""The promoted files of a store, its log and its current run."""
 
 import json
 
 from places import Place
-from tiny_artifacts import finished_run, identity_of, results
+from tiny_artifacts import finished_run, identity_of, run_payloads
 
 from tasks.core.store.current import Current, read_current
 from tasks.core.store.runs import RunRecord
@@ -15,8 +15,8 @@ def root_files(place: Place) -> dict[str, bytes]:
 
 
 def files_of(word: str) -> dict[str, bytes]:
-    """The root files of a run that says `word`."""
-    payloads = results(word, identity_of())
+    """The root files of the run with this word."""
+    payloads = run_payloads(word, identity_of())
     return {name: payloads[artifact][name] for name, artifact in ROOT_FILES.items()}
 
 
@@ -29,9 +29,9 @@ def actions(place: Place) -> list[str]:
 
 
 def current(place: Place) -> Current:
-    found = read_current(place.open())
-    assert found is not None
-    return found
+    run = read_current(place.open())
+    assert run is not None
+    return run
 
 
 def finished(place: Place, *words: str) -> list[RunRecord]:

@@ -1,12 +1,13 @@
-"""What a run would do, told without running: on a store of two real runs, each line for each reason."""
+"""`--explain` on a store of two real runs: each line, for each reason to rebuild."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from log_lines import logged_lines
 from places import (
-    PLACES_BY_SOAK,
+    PLACES,
     BucketPlace,
     FolderPlace,
     Place,
@@ -17,20 +18,20 @@ from places import (
     make_unreadable,
     overwrite,
 )
-from tiny_runs import quiet, tiny_run
+from tiny_runs import tiny_run
 
 from tasks.core.config import Settings
 from tasks.core.errors import InputError
-from tasks.core.explanation import explain
+from tasks.core.explain import explain
 from tasks.core.store import Store, open_store
 from tasks.core.store.artifact import ArtifactRef
 from tasks.core.store.current import read_current, roll_back
 from tasks.core.store.history import find_run
 
-VERDICT_FOLLOWS = "report: its verdict follows from what is made before it"
+VERDICT_IS_OPEN = "report: its verdict depends on what is built before it"
 
 
-@pytest.fixture(params=PLACES_BY_SOAK)
+@pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, two_runs: Path) -> Place:
     """A store of two real runs, to be changed at will."""
     found: Place = request.getfixturevalue(request.param)
@@ -44,7 +45,7 @@ def told(archive: Path) -> Callable[..., list[str]]:
 
     def tell(place: Place, **settings: Any) -> list[str]:
         before = everything(place)
-        lines = list(explain(place.open(), settings_of(archive, **settings), pytest.fail))
+        lines = list(explain(place.open(), settings_of(archive, **settings)))
         assert everything(place) == before
         return lines
 
@@ -65,59 +66,55 @@ def refs_of(place: Place, run: str = "current") -> dict[str, ArtifactRef]:
     return find_run(place.open(), run).artifacts
 
 
-def reused(refs: dict[str, ArtifactRef]) -> list[str]:
+def hits(refs: dict[str, ArtifactRef]) -> list[str]:
     return [
-        f"download: {refs['raw']} is not needed: {refs['dataset']}, made from it, is intact",
-        f"normalize: reused {refs['dataset']}",
-        f"normalize (data checks): reused {refs['data_checks']}",
-        f"train: reused {refs['weights']}",
-        f"evaluate: reused {refs['predictions']}",
-        f"evaluate (per class): reused {refs['per_class']}",
-        f"report: reused {refs['report']}",
+        f"download: {refs['raw']} is not needed: {refs['dataset']}, built from it, is intact",
+        f"normalize: cache hit {refs['dataset']}",
+        f"normalize (data checks): cache hit {refs['data_checks']}",
+        f"train: cache hit {refs['weights']}",
+        f"evaluate: cache hit {refs['predictions']}",
+        f"evaluate (per class): cache hit {refs['per_class']}",
+        f"report: cache hit {refs['report']}",
     ]
 
 
 # Reused
 
 
-def test_a_run_with_the_current_ones_settings_would_reuse_everything(
-    place: Place, told: Callable[..., list[str]]
-) -> None:
-    assert told(place) == reused(refs_of(place))
+def test_the_current_runs_settings_are_all_cache_hits(place: Place, told: Callable[..., list[str]]) -> None:
+    assert told(place) == hits(refs_of(place))
 
 
-def test_a_run_with_an_older_ones_settings_would_make_a_report_with_a_verdict_of_its_own(
-    place: Place, told: Callable[..., list[str]]
-) -> None:
+def test_an_older_runs_settings_rebuild_only_the_report(place: Place, told: Callable[..., list[str]]) -> None:
     assert told(place, seed=1) == [
-        *reused(refs_of(place, "previous"))[:6],
-        "report runs again: facts.verdict changed",
+        *hits(refs_of(place, "previous"))[:6],
+        "report: rebuilding, facts.verdict changed",
     ]
 
 
-def test_a_policy_that_makes_another_verdict_makes_another_report(place: Place, told: Callable[..., list[str]]) -> None:
+def test_another_verdict_rebuilds_the_report(place: Place, told: Callable[..., list[str]]) -> None:
     assert told(place, seed=1, promote="never")[6] == (
-        "report runs again: facts.promoted True → False, facts.verdict changed"
+        "report: rebuilding, facts.promoted changed from True to False, facts.verdict changed"
     )
-    assert told(place, promote="never") == reused(refs_of(place))  # the current run stays
+    assert told(place, promote="never") == hits(refs_of(place))  # the current run stays
 
 
 # For the first time
 
 
-def test_on_an_empty_store_everything_would_run_for_the_first_time(
+def test_on_an_empty_store_everything_is_built_for_the_first_time(
     folder: FolderPlace, told: Callable[..., list[str]]
 ) -> None:
     folder.open()
 
     assert told(folder) == [
-        "download runs for the first time",
-        "normalize runs for the first time",
-        "normalize (data checks) runs for the first time",
-        "train runs for the first time",
-        "evaluate runs for the first time",
-        "evaluate (per class) runs for the first time",
-        VERDICT_FOLLOWS,
+        "download: building for the first time",
+        "normalize: building for the first time",
+        "normalize (data checks): building for the first time",
+        "train: building for the first time",
+        "evaluate: building for the first time",
+        "evaluate (per class): building for the first time",
+        VERDICT_IS_OPEN,
     ]
 
 
@@ -127,33 +124,36 @@ def test_on_an_empty_store_everything_would_run_for_the_first_time(
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"epochs": 3}, "recipe.epochs 1 → 3"),
-        ({"seed": 7}, "seed 2 → 7"),
-        ({"batch_size": 2, "learning_rate": 0.01}, "recipe.batch_size 4 → 2, recipe.learning_rate 0.001 → 0.01"),
-        ({"seed": 1, "epochs": 3}, "recipe.epochs 1 → 3"),  # against the nearer of the two earlier runs
+        ({"epochs": 3}, "recipe.epochs changed from 1 to 3"),
+        ({"seed": 7}, "seed changed from 2 to 7"),
+        (
+            {"batch_size": 2, "learning_rate": 0.01},
+            "recipe.batch_size changed from 4 to 2, recipe.learning_rate changed from 0.001 to 0.01",
+        ),
+        ({"seed": 1, "epochs": 3}, "recipe.epochs changed from 1 to 3"),  # against the nearer of the two earlier runs
     ],
 )
-def test_a_changed_setting_is_told_from_what_to_what(
+def test_a_changed_setting_is_shown_with_both_values(
     place: Place, told: Callable[..., list[str]], settings: dict[str, Any], reason: str
 ) -> None:
     assert told(place, **settings) == [
-        *reused(refs_of(place))[:3],
-        f"train runs again: {reason}",
-        "evaluate runs again: input weights is made anew",
-        "evaluate (per class) runs again: input predictions is made anew",
-        VERDICT_FOLLOWS,
+        *hits(refs_of(place))[:3],
+        f"train: rebuilding, {reason}",
+        "evaluate: rebuilding, input weights will be rebuilt",
+        "evaluate (per class): rebuilding, input predictions will be rebuilt",
+        VERDICT_IS_OPEN,
     ]
 
 
-def test_another_archive_is_told_as_such(place: Place, told: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_another_archive_is_shown(place: Place, told: Callable[..., list[str]], tmp_path: Path) -> None:
     other = tmp_path / "other.tar.gz"
     other.write_bytes(b"another archive")
 
     assert told(place, source=str(other))[:4] == [
-        "download runs again: sha256 changed",
-        "normalize runs again: input raw is made anew",
-        "normalize (data checks) runs again: input dataset is made anew",
-        "train runs again: input dataset is made anew",
+        "download: rebuilding, sha256 changed",
+        "normalize: rebuilding, input raw will be rebuilt",
+        "normalize (data checks): rebuilding, input dataset will be rebuilt",
+        "train: rebuilding, input dataset will be rebuilt",
     ]
 
 
@@ -170,7 +170,7 @@ def test_another_archive_is_told_as_such(place: Place, told: Callable[..., list[
         ("report", 6, "report"),
     ],
 )
-def test_a_refreshed_stage_runs_again_and_what_depends_on_it_if_other_bytes_come_out(
+def test_a_refreshed_stage_is_rebuilt(
     place: Place, told: Callable[..., list[str]], refresh: str, first: int, artifact: str
 ) -> None:
     refs = refs_of(place)
@@ -178,17 +178,17 @@ def test_a_refreshed_stage_runs_again_and_what_depends_on_it_if_other_bytes_come
     lines = told(place, refresh=refresh)
 
     if refresh == "normalize":  # which needs the archive
-        assert lines[0] == f"download: reused {refs['raw']}"
+        assert lines[0] == f"download: cache hit {refs['raw']}"
     else:
-        assert lines[:first] == reused(refs)[:first]
-    assert lines[first].endswith(f" runs again: asked for, in place of {refs[artifact]}")
+        assert lines[:first] == hits(refs)[:first]
+    assert lines[first].endswith(": rebuilding, --refresh asked for it")
     if refresh == "evaluate":
-        assert lines[5].endswith(f" runs again: asked for, in place of {refs['per_class']}")
+        assert lines[5].endswith(": rebuilding, --refresh asked for it")
     elif refresh == "normalize":
-        assert lines[2].endswith(f" runs again: asked for, in place of {refs['data_checks']}")
+        assert lines[2].endswith(": rebuilding, --refresh asked for it")
     elif first < 6:
-        assert lines[first + 1].startswith(f"{reused(refs)[first + 1]}, unless other bytes come out for {artifact}")
-    assert first == 6 or lines[6] == VERDICT_FOLLOWS
+        assert lines[first + 1].startswith(f"{hits(refs)[first + 1]}, unless {artifact} changes")
+    assert first == 6 or lines[6] == VERDICT_IS_OPEN
 
 
 # Damaged
@@ -209,7 +209,7 @@ def test_a_refreshed_stage_runs_again_and_what_depends_on_it_if_other_bytes_come
     ("damage", "words"),
     [(flip_a_bit, "is damaged: its bytes are not those that were stored"), (delete, "is missing")],
 )
-def test_a_damaged_payload_is_told_with_what_is_wrong(
+def test_a_damaged_payload_is_shown_with_its_damage(
     place: Place,
     told: Callable[..., list[str]],
     artifact: str,
@@ -223,63 +223,58 @@ def test_a_damaged_payload_is_told_with_what_is_wrong(
 
     lines = told(place)
 
-    [again] = [each for each in lines if " runs again: " in each]
-    assert again == f"{line} runs again: {refs[artifact]}: {file} {words}"
+    [again] = [each for each in lines if ": rebuilding, " in each]
+    assert again == f"{line}: rebuilding, {refs[artifact]}: {file} {words}"
     if artifact == "weights":
-        assert lines[4] == f"evaluate: reused {refs['predictions']}, unless other bytes come out for weights"
+        assert lines[4] == f"evaluate: cache hit {refs['predictions']}, unless weights changes"
 
 
-def test_a_damaged_manifest_is_told(place: Place, told: Callable[..., list[str]]) -> None:
+def test_a_damaged_manifest_is_shown(place: Place, told: Callable[..., list[str]]) -> None:
     weights = refs_of(place)["weights"]
     overwrite(place, f"{weights}/manifest.json")
 
-    assert told(place)[3] == f"train runs again: {weights}: its manifest is lost or damaged"
+    assert told(place)[3] == f"train: rebuilding, {weights}: its manifest is lost or damaged"
 
 
-def test_an_archive_that_is_lost_is_not_needed_while_the_dataset_is_intact(
-    place: Place, told: Callable[..., list[str]]
-) -> None:
+def test_a_lost_archive_is_not_needed_while_the_dataset_is_intact(place: Place, told: Callable[..., list[str]]) -> None:
     refs = refs_of(place)
     place.delete(place.name_of(refs["raw"], "archive.tar.gz"))
 
-    assert told(place) == reused(refs)
+    assert told(place) == hits(refs)
 
 
-def test_an_archive_that_is_lost_is_needed_where_the_dataset_is_damaged(
-    place: Place, told: Callable[..., list[str]]
-) -> None:
+def test_a_lost_archive_is_needed_if_the_dataset_is_damaged(place: Place, told: Callable[..., list[str]]) -> None:
     refs = refs_of(place)
     place.delete(place.name_of(refs["raw"], "archive.tar.gz"))
     flip_a_bit(place, place.name_of(refs["dataset"], "test_images.npy"))
 
     download, normalize, _, train, *_ = told(place)
 
-    assert download == f"download runs again: {refs['raw']}: archive.tar.gz is missing"
-    assert normalize.startswith(f"normalize runs again: {refs['dataset']}: test_images.npy is damaged")
-    assert train == f"train: reused {refs['weights']}, unless other bytes come out for dataset"
+    assert download == f"download: rebuilding, {refs['raw']}: archive.tar.gz is missing"
+    assert normalize.startswith(f"normalize: rebuilding, {refs['dataset']}: test_images.npy is damaged")
+    assert train == f"train: cache hit {refs['weights']}, unless dataset changes"
 
 
 # And then it is so
 
 
 @pytest.mark.parametrize("settings", [{"epochs": 2}, {"refresh": "train"}, {"seed": 1}])
-def test_a_run_gives_the_reasons_that_were_told_before(
+def test_a_run_logs_the_same_reasons(
     place: Place, told: Callable[..., list[str]], archive: Path, settings: dict[str, Any]
 ) -> None:
-    reasons = [line for line in told(place, **settings) if " runs again: " in line and "made anew" not in line]
-    log: list[str] = []
-
-    tiny_run(place.location, settings_of(archive, **settings), log.append)
+    reasons = [line for line in told(place, **settings) if ": rebuilding, " in line and "will be rebuilt" not in line]
+    with logged_lines() as log:
+        tiny_run(place.location, settings_of(archive, **settings))
 
     assert reasons
     assert set(reasons) <= set(log)
 
 
-def test_after_a_rollback_the_current_run_stays_with_a_report_that_is_made_once_and_then_reused(
+def test_after_a_rollback_the_current_run_stays_with_a_report_that_is_made_once_and_then_hits(
     place: Place, told: Callable[..., list[str]], archive: Path
 ) -> None:
-    rolled_back_to = roll_back(place.open(), find_run(place.open(), "previous"), "unfair", quiet)
-    assert told(place, seed=1)[6].startswith("report runs again: facts.verdict it is the first finished run")
+    rolled_back_to = roll_back(place.open(), find_run(place.open(), "previous"), "unfair")
+    assert told(place, seed=1)[6].startswith("report: rebuilding, facts.verdict changed")
 
     tiny_run(place.location, settings_of(archive, seed=1))
 
@@ -287,36 +282,36 @@ def test_after_a_rollback_the_current_run_stays_with_a_report_that_is_made_once_
     assert found is not None
     assert (found.run, found.why) == (rolled_back_to.run, "unfair")
     assert "unfair" in place.read("report.html").decode()
-    assert told(place, seed=1) == reused(found.artifacts)
+    assert told(place, seed=1) == hits(found.artifacts)
 
 
-def test_a_payload_that_cannot_be_read_is_told(artifacts: Path, archive: Path) -> None:
+def test_an_unreadable_payload_is_shown(artifacts: Path, archive: Path) -> None:
     place = FolderPlace(artifacts)
     weights = refs_of(place)["weights"]
     make_unreadable(place, f"{weights}/cifar_net.pth")
 
-    lines = list(explain(place.open(), settings_of(archive), pytest.fail))
+    lines = list(explain(place.open(), settings_of(archive)))
 
-    assert lines[3] == f"train runs again: {weights}: cifar_net.pth cannot be read: Input/output error"
+    assert lines[3] == f"train: rebuilding, {weights}: cifar_net.pth cannot be read: Input/output error"
 
 
-def test_a_run_on_a_bucket_is_told_as_in_a_folder(bucket: BucketPlace, archive: Path) -> None:
+def test_a_store_in_a_bucket_is_explained_like_a_folder(bucket: BucketPlace, archive: Path) -> None:
     refs = tiny_run(bucket.location, settings_of(archive)).artifacts
-    assert list(explain(bucket.open(), settings_of(archive), pytest.fail)) == reused(refs)
+    assert list(explain(bucket.open(), settings_of(archive))) == hits(refs)
 
     flip_a_bit(bucket, bucket.name_of(refs["weights"], "cifar_net.pth"))
 
-    lines = list(explain(bucket.open(), settings_of(archive), pytest.fail))
-    assert lines[3].startswith(f"train runs again: {refs['weights']}: cifar_net.pth is damaged")
+    lines = list(explain(bucket.open(), settings_of(archive)))
+    assert lines[3].startswith(f"train: rebuilding, {refs['weights']}: cifar_net.pth is damaged")
 
 
-def test_a_device_that_is_not_here_is_refused(artifacts: Path, archive: Path) -> None:
+def test_a_missing_device_is_refused(artifacts: Path, archive: Path) -> None:
     store: Store = open_store(artifacts)
 
-    with pytest.raises(InputError, match="device: expected one that is here, got cuda:99"):
-        list(explain(store, settings_of(archive, device="cuda:99"), pytest.fail))
+    with pytest.raises(InputError, match="--device: expected an available device, got cuda:99"):
+        list(explain(store, settings_of(archive, device="cuda:99")))
 
 
-def test_more_held_out_images_than_there_are_is_refused(artifacts: Path, archive: Path) -> None:
+def test_too_many_held_out_images_are_refused(artifacts: Path, archive: Path) -> None:
     with pytest.raises(InputError, match="validation: expected at most 390 of 400 training images, got 400"):
-        list(explain(open_store(artifacts), settings_of(archive, validation=400), quiet))
+        list(explain(open_store(artifacts), settings_of(archive, validation=400)))

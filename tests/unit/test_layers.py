@@ -1,4 +1,4 @@
-"""The architecture, as pyproject.toml states it."""
+"""The architecture that pyproject.toml declares."""
 
 import subprocess
 import sys
@@ -8,24 +8,22 @@ from pathlib import Path
 from tasks.core.config import PROJECT
 
 
-def test_imports_run_one_way() -> None:
+def test_imports_follow_the_layers() -> None:
     lint_imports = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([lint_imports], cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
-def test_every_package_and_page_is_packed() -> None:
+def test_every_package_and_template_is_packaged() -> None:
     settings = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     packages = [
         path.parent.relative_to(PROJECT) for top in ("flows", "tasks") for path in PROJECT.glob(f"{top}/**/__init__.py")
     ]
     assert sorted(settings["packages"]) == sorted(".".join(package.parts) for package in packages)
-    pages = settings["package-data"]["tasks.core.pages"]
-    assert {f"*{path.suffix}" for path in (PROJECT / "tasks/core/pages").iterdir() if path.is_file()} - {"*.py"} == {
-        *pages
-    }
+    assert settings["package-data"] == {"tasks.core.reports": ["templates/*"]}
+    assert any((PROJECT / "tasks/core/reports/templates").iterdir())
 
 
-def test_task_files_stay_thin() -> None:
+def test_task_files_are_at_most_50_lines_long() -> None:
     for path in (PROJECT / "tasks").glob("*.py"):
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 50, path.name

@@ -1,1 +1,1 @@
-"""Data: where images come from and what they become."""
+"""The datasets that the pipeline trains on and evaluates: sources, archives, identity and checks."""

@@ -1,57 +1,51 @@
-"""Fetching one file over HTTP from several mirrors in turn; what arrives is kept, whatever happens."""
+"""Download one file over HTTP from several mirrors, resuming partial downloads."""
 
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from tasks.core.data.http_range import (
     REQUEST_ERRORS,
+    Action,
     MirrorError,
-    host,
+    choose_action,
+    failure_reason,
+    find_unreachable,
+    host_of,
     is_safe,
-    next_step,
     open_client,
     range_headers,
-    reason,
     total_bytes,
-    unreachable,
     validator_of,
 )
 from tasks.core.data.partial_file import PartialFile
 from tasks.core.errors import EnvironmentFailure, InputError
-from tasks.core.runtime.files import check_free_space
+from tasks.core.runtime.files import check_free_space, disk_errors, sha256_of
+from tasks.core.runtime.logs import logger
+from tasks.core.runtime.progress import BYTES, progress_bar
 
-WAYS_ON = "give --source PATH, try again later, or use --source synthetic"
+SOURCE_ADVICE = "give --source PATH, try again later, or use --source synthetic"
 
 
 class SourceUnavailable(EnvironmentFailure):
-    """Nothing came from anywhere: to try again at once is pointless."""
+    """No mirror sent any data; an immediate retry is pointless."""
 
 
 class TransferBroken(EnvironmentFailure):
-    """Bytes came, then the transfer broke: what arrived is kept, and the next call goes on from there."""
+    """The transfer stopped before the end; the received data is kept, and the next call resumes there."""
 
 
 class SlowMirrorError(MirrorError):
-    """It works, but another one may be faster."""
-
-
-class WrongBytesError(MirrorError):
-    """It sent the whole file, but not the one that was asked for."""
+    """The mirror works, but another one may be faster."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long to wait, and how slow is too slow."""
+    """Timeouts, and the speed below which the next mirror is tried."""
 
-    contact_timeout_s: float = 5
     connect_timeout_s: float = 5
     read_timeout_s: float = 15
     slow_window_s: float = 10
@@ -61,161 +55,146 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-def fetch(
-    urls: Sequence[str], target: Path, sha256: str | None, log: Callable[[str], None], limits: Limits = DEFAULT_LIMITS
-) -> str:
-    """Download `target` from the first mirror that works and return its SHA-256.
+def download(urls: Sequence[str], target: Path, sha256: str | None, limits: Limits = DEFAULT_LIMITS) -> str:
+    """Download a file from the first mirror that works and return its SHA-256.
 
-    What arrived of it stays beside it as `<target>.part`, and the next call goes on from there. With `sha256` any
-    mirror may complete what another began; without, only the same URL while its ETag or date is unchanged. One call
-    at a time for one target.
+    A partial download stays at `<target>.part`, and the next call resumes it: with `sha256` from any mirror,
+    otherwise only from the same URL while its ETag or date is unchanged. One call at a time per target.
     """
-    pinned = sha256 is not None
+    has_checksum = sha256 is not None
     for url in urls:
-        if not is_safe(url, pinned):
-            raise InputError(f"source: expected https://, got plain http to {host(url)}; use https:// or give --sha256")
+        if not is_safe(url, has_checksum=has_checksum):
+            got, advice = f"plain http to {host_of(url)}", "use https:// or give --sha256"
+            raise InputError("source", expected="https://", got=got, advice=advice)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with open_client(limits.connect_timeout_s, limits.read_timeout_s, pinned) as client:
-        return _Download(list(dict.fromkeys(urls)), PartialFile(target), sha256, log, limits, client).run()
+    with open_client(limits.connect_timeout_s, limits.read_timeout_s, has_checksum=has_checksum) as client:
+        return _Download(list(dict.fromkeys(urls)), PartialFile(target), sha256, limits, client).run()
 
 
 @dataclass
 class _Download:
-    """One call of `fetch`: what it was asked for, and what it has met so far."""
+    """The state of one `download` call."""
 
     urls: list[str]
-    part: PartialFile
+    partial_file: PartialFile
     sha256: str | None
-    log: Callable[[str], None]
     limits: Limits
     client: httpx.Client
     failures: dict[str, Exception] = field(default_factory=dict)
+    wrong_sha256: str | None = None  # of a complete file from one mirror
     received_bytes: int = 0
-    began: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.monotonic)
 
     @property
     def name(self) -> str:
-        return self.part.target.name
+        return self.partial_file.target.name
 
     def run(self) -> str:
-        """Take the mirrors in turn; one left for being slow gets another chance when all the others have failed."""
-        for url, error in unreachable(self.client, self.urls, self.limits.contact_timeout_s).items():
-            self._give_up(url, error)
-        untried, slow = [url for url in self.urls if url not in self.failures], list[str]()
-        while untried or slow:
-            url = (untried or slow).pop(0)
+        """Try the mirrors in order; slow ones are tried again, at any speed, after the others."""
+        for url, error in find_unreachable(self.client, self.urls, self.limits.connect_timeout_s).items():
+            self._record_failure(url, error)
+        remaining = [url for url in self.urls if url not in self.failures]
+        while remaining:
+            url = remaining.pop(0)
             try:
-                return self._complete(url, at_any_speed=not untried)
-            except SlowMirrorError as error:
-                self._give_up(url, error)
-                slow.append(url)
+                return self._download_from(url, at_any_speed=url in self.failures or not remaining)
             except REQUEST_ERRORS as error:
-                self._give_up(url, error)
-        raise self._verdict()
+                self._record_failure(url, error)
+                if isinstance(error, SlowMirrorError):
+                    remaining.append(url)
+        raise self._final_error()
 
-    def _give_up(self, url: str, error: Exception) -> None:
+    def _record_failure(self, url: str, error: Exception) -> None:
         self.failures[url] = error
-        self.log(f"{host(url)}: {reason(error)}; {megabytes(self.part.size())} kept")
+        kept = format_megabytes(self.partial_file.size())
+        logger.info(f"download: {host_of(url)} failed: {failure_reason(error)}; {kept} kept")
 
-    def _complete(self, url: str, at_any_speed: bool) -> str:
-        """Let this mirror bring what is missing, and give the file its name if it is the right one."""
-        in_one_piece = self._receive(url, at_any_speed)
-        digest = self.part.sha256()
-        if self.sha256 in (None, digest):
+    def _download_from(self, url: str, at_any_speed: bool) -> str:
+        """Download the missing bytes from one mirror, check the checksum and publish the file."""
+        action = self._receive(url, at_any_speed)
+        digest = sha256_of(self.partial_file.path)
+        if digest == self.sha256 or (self.sha256 is None and action != "restart"):
             self._publish()
             return digest
-        self.part.drop()
-        if in_one_piece:
-            raise WrongBytesError(f"got sha256 {digest}")
-        self.log(f"{self.name}: the pieces do not make up the expected file; starting afresh")
-        return self._complete(url, at_any_speed)
+        self.partial_file.delete()
+        if action == "replace":
+            self.wrong_sha256 = digest
+            raise MirrorError(f"wrong sha256 {digest}")
+        if action == "append":
+            logger.info(f"download: {self.name} has a wrong checksum after resuming; starting over")
+        return self._download_from(url, at_any_speed)
 
-    def _receive(self, url: str, at_any_speed: bool) -> bool:
-        """Bring the partial file to its full length; true if it is all from one answer of this mirror."""
-        validator = "" if self.sha256 else self.part.validator(url)
-        offset = self.part.size() if self.sha256 or validator else 0
+    def _receive(self, url: str, at_any_speed: bool) -> Action:
+        """Request the missing bytes and write them, unless the action is "restart"."""
+        validator = "" if self.sha256 else self.partial_file.load_validator(url)
+        offset = self.partial_file.size() if self.sha256 or validator else 0
         with self.client.stream("GET", url, headers=range_headers(offset, validator)) as response:
-            step = next_step(response.status_code, response.headers, offset, validator)
-            if step == "refuse":
+            action = choose_action(response.status_code, response.headers, offset, validator)
+            if action == "fail":
                 raise MirrorError(f"answered {response.status_code} {response.reason_phrase}".rstrip())
-            if step == "whole":
-                self.part.drop()
-            if step != "restart":
-                self._save(url, response, at_any_speed)
-                return step == "whole"
-        if response.status_code == 416 and self.part.sha256() == self.sha256:
-            return False
-        self.part.drop()
-        return self._receive(url, at_any_speed)
+            if action == "replace":
+                self.partial_file.delete()
+            if action != "restart":
+                self._append_body(url, response, at_any_speed)
+        return action
 
-    def _save(self, url: str, response: httpx.Response, at_any_speed: bool) -> None:
-        offset = self.part.size()
+    def _append_body(self, url: str, response: httpx.Response, at_any_speed: bool) -> None:
+        folder, offset = self.partial_file.target.parent, self.partial_file.size()
         total = total_bytes(response.headers, offset)
         if total is not None:
-            check_free_space(self.part.target.parent, total - offset)
-        self._note_origin(url, response.headers)
-        size = megabytes(total) if total is not None else "unknown size"
-        self.log(f"{self.name}: {size} from {host(url)}" + (f", going on at {megabytes(offset)}" if offset else ""))
-        # Raw: a .tar.gz that a server declares as `Content-Encoding: gzip` must stay as it is.
-        chunks = response.iter_raw() if at_any_speed else fast_enough(response.iter_raw(), self.limits)
-        with self.part.appending() as file, progress(host(url), offset, total) as advance:
+            check_free_space(folder, total - offset)
+        # With a checksum, any mirror may have sent the bytes: no URL can vouch for them.
+        self.partial_file.save_origin(url, "" if self.sha256 else validator_of(response.headers))
+        size = format_megabytes(total) if total is not None else "unknown size"
+        resuming = f", resuming at {format_megabytes(offset)}" if offset else ""
+        logger.info(f"download: {self.name}, {size} from {host_of(url)}{resuming}")
+        # Raw, because a .tar.gz declared as `Content-Encoding: gzip` must not be decompressed.
+        chunks = response.iter_raw() if at_any_speed else check_speed(response.iter_raw(), self.limits)
+        with disk_errors(folder), self.partial_file.path.open("ab") as file, progress_bar(BYTES) as show:
             for chunk in chunks:
                 file.write(chunk)
                 self.received_bytes += len(chunk)
-                advance(len(chunk))
-        if total not in (None, self.part.size()):
-            raise MirrorError(f"ended after {self.part.size():,} of {total:,} bytes")
-
-    def _note_origin(self, url: str, headers: Mapping[str, str]) -> None:
-        if self.sha256:
-            self.part.forget_origin()
-        elif not self.part.size():
-            self.part.note_origin(url, validator_of(headers))
+                offset += len(chunk)
+                show(offset, total or offset, host_of(url))
+        if total not in (None, offset):
+            raise MirrorError(f"ended after {offset:,} of {total:,} bytes")
 
     def _publish(self) -> None:
-        size, seconds = self.part.size(), time.monotonic() - self.began
-        self.part.publish()
-        received = f"received {megabytes(self.received_bytes)} in {seconds:.1f} s"
-        self.log(f"{self.name}: {megabytes(size)} complete; {received}, {megabytes(self.received_bytes / seconds)}/s")
+        size = format_megabytes(self.partial_file.size())
+        self.partial_file.publish()
+        seconds = time.monotonic() - self.started
+        received, speed = format_megabytes(self.received_bytes), format_megabytes(self.received_bytes / seconds)
+        logger.info(f"download: {self.name} complete, {size}; received {received} in {seconds:.1f} s, {speed}/s")
 
-    def _verdict(self) -> EnvironmentFailure | InputError:
-        """The error that ends the call when no mirror could complete the file."""
-        reasons = "; ".join(f"{host(url)}: {reason(self.failures[url])}" for url in self.urls)
-        wrong = any(isinstance(error, WrongBytesError) for error in self.failures.values())
-        kept = self.part.size()
-        if wrong and not kept:
-            mismatch = f"{self.name}: expected sha256 {self.sha256}; {reasons}"
-            if len(self.urls) == 1:
-                return InputError(f"{mismatch}; correct --sha256 or the URL")
-            return EnvironmentFailure(f"{mismatch}; {WAYS_ON}")
+    def _final_error(self) -> EnvironmentFailure | InputError:
+        """The error of a download that no mirror could complete."""
+        reasons = "; ".join(f"{host_of(url)}: {failure_reason(self.failures[url])}" for url in self.urls)
+        kept_bytes = self.partial_file.size()
+        if self.wrong_sha256 and len(self.urls) == 1:
+            expected, advice = f"sha256 {self.sha256}", "correct --sha256 or the URL"
+            return InputError(self.name, expected=expected, got=self.wrong_sha256, advice=advice)
+        if self.wrong_sha256 and not kept_bytes:
+            problem = f"{self.name}: no mirror has the file with sha256 {self.sha256} ({reasons})"
+            return EnvironmentFailure(problem, advice=SOURCE_ADVICE)
         if self.received_bytes:
-            return TransferBroken(f"{self.name}: {reasons}; {megabytes(kept)} kept, run again to go on from there")
-        return SourceUnavailable(f"{self.name}: nothing came ({reasons}); {WAYS_ON}")
+            kept = format_megabytes(kept_bytes)
+            return TransferBroken(f"{self.name}: {reasons}", advice=f"{kept} kept; run again to resume")
+        return SourceUnavailable(f"{self.name}: no mirror sent any data ({reasons})", advice=SOURCE_ADVICE)
 
 
-def fast_enough(chunks: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
-    """The chunks as they come, until a window of time has brought too few bytes."""
-    began, arrived = time.monotonic(), 0
+def check_speed(chunks: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
+    """Yield the chunks; raise SlowMirrorError after a time window with too few bytes."""
+    window_started, window_bytes = time.monotonic(), 0
     for chunk in chunks:
         yield chunk
-        arrived += len(chunk)
-        seconds = time.monotonic() - began
+        window_bytes += len(chunk)
+        seconds = time.monotonic() - window_started
         if seconds < limits.slow_window_s:
             continue
-        if arrived < limits.slow_bytes_per_s * seconds:
-            raise SlowMirrorError(f"slow, {arrived / 1000 / seconds:.0f} kB/s over {seconds:.0f} s")
-        began, arrived = time.monotonic(), 0
+        if window_bytes < limits.slow_bytes_per_s * seconds:
+            raise SlowMirrorError(f"slow, {window_bytes / 1000 / seconds:.0f} kB/s over {seconds:.0f} s")
+        window_started, window_bytes = time.monotonic(), 0
 
 
-@contextmanager
-def progress(label: str, offset: int, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, when someone is there to see it; yields what to call with the size of each chunk."""
-    text = TextColumn("{task.description}", markup=False)
-    columns = (text, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(label, total=total, completed=offset)
-        yield lambda count: bar.advance(task, count)
-
-
-def megabytes(count: float) -> str:
-    return f"{count / 1e6:.1f} MB"
+def format_megabytes(byte_count: float) -> str:
+    return f"{byte_count / 1e6:.1f} MB"

@@ -1,108 +1,89 @@
-"""Duplicates within a dataset: its training images and then its test images are counted as one row."""
+"""Duplicates within a dataset; indices count the training images first and then the test images."""
 
 import hashlib
-from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from tasks.core.data.dataset import Dataset, Images
 from tasks.core.data.near_duplicates import Indices, Pairs, find_near_duplicates
 from tasks.core.runtime.parquet import CLASS_NAME, class_names, make_schema
 
+SPLIT_NAME = pa.dictionary(pa.int8(), pa.string())
 DUPLICATES = make_schema(
     [
-        *(
-            column
-            for which in ("first", "second")
-            for column in (
-                (f"{which}_split", pa.dictionary(pa.int8(), pa.string()), f"where the {which} image is: train or test"),
-                (f"{which}_index", pa.int32(), f"the {which} image's place there"),
-                (f"{which}_label", CLASS_NAME, f"name of the {which} image's class"),
-            )
-        ),
-        ("labels_differ", pa.bool_(), "whether the two are labelled otherwise"),
-        ("exact", pa.bool_(), "whether all their bytes are equal"),
-        ("mirrored", pa.bool_(), "whether one is like the other's mirror image"),
-        (
-            "correlation",
-            pa.float64(),
-            "Pearson's, over all pixels and channels of both at 16×16, each channel less its mean",
-        ),
-        ("structure", pa.float64(), "SSIM's structure term in grey, mean over sixteen blocks of them"),
+        ("first_split", SPLIT_NAME, "split of the first image: train or test"),
+        ("first_index", pa.int32(), "index of the first image in its split"),
+        ("first_label", CLASS_NAME, "class name of the first image"),
+        ("second_split", SPLIT_NAME, "split of the second image: train or test"),
+        ("second_index", pa.int32(), "index of the second image in its split"),
+        ("second_label", CLASS_NAME, "class name of the second image"),
+        ("labels_differ", pa.bool_(), "whether the two images have different labels"),
+        ("exact", pa.bool_(), "whether all bytes are equal"),
+        ("mirrored", pa.bool_(), "whether the second image matches when mirrored"),
+        ("correlation", pa.float64(), "Pearson correlation of both at 16×16 pixels, each channel's mean removed"),
+        ("structure", pa.float64(), "SSIM's structure term of both in grey, mean over sixteen blocks"),
     ]
 )
 
 
-class JoinedImages:
-    """The training images and then the test images, as far as they are `kept`, read from where they lie."""
-
-    def __init__(self, dataset: Dataset, kept: Indices) -> None:
-        self.train, self.test, self.kept = dataset.train_images, dataset.test_images, kept
-
-    def __len__(self) -> int:
-        return len(self.kept)
-
-    def __getitem__(self, places: slice | Indices) -> Images:
-        wanted = self.kept[places]
-        in_train = wanted < len(self.train)
-        images = np.empty((len(wanted), *self.train.shape[1:]), np.uint8)
-        images[in_train] = self.train[wanted[in_train]]
-        images[~in_train] = self.test[wanted[~in_train] - len(self.train)]
-        return images
+def read_images(dataset: Dataset, indices: Indices) -> Images:
+    """Read some of a dataset's images, in the order of the indices."""
+    train, test = dataset.train_images, dataset.test_images
+    in_train = indices < len(train)
+    images = np.empty((len(indices), *train.shape[1:]), np.uint8)
+    images[in_train], images[~in_train] = train[indices[in_train]], test[indices[~in_train] - len(train)]
+    return images
 
 
 def find_first_copies(dataset: Dataset) -> Indices:
-    """For each image, of the training images and then of the test images, the first one that has the same bytes."""
-    seen: dict[bytes, int] = {}
-    found = [
-        seen.setdefault(hashlib.sha256(image.tobytes()).digest(), place)
-        for place, image in enumerate(chain(dataset.train_images, dataset.test_images))
+    """Return for each image the index of the first image with the same bytes."""
+    first_by_digest: dict[bytes, int] = {}
+    first_copies = [
+        first_by_digest.setdefault(hashlib.sha256(image.tobytes()).digest(), index)
+        for index, image in enumerate(chain(dataset.train_images, dataset.test_images))
     ]
-    return np.array(found, np.int64)
+    return np.array(first_copies, np.int64)
 
 
-def exact_pairs(first_copies: Indices) -> Pairs:
-    """Each later copy with the first one."""
+def find_exact_pairs(first_copies: Indices) -> Pairs:
+    """Pair each later copy with the first one."""
     second = np.flatnonzero(first_copies < np.arange(len(first_copies)))
-    alike = np.ones(len(second))
-    return Pairs(first_copies[second], second, np.zeros(len(second), bool), alike, alike)
+    ones = np.ones(len(second))
+    return Pairs(first_copies[second], second, np.zeros(len(second), bool), ones, ones)
 
 
-def near_pairs(dataset: Dataset, first_copies: Indices) -> tuple[Pairs, bool]:
-    """Near-duplicates among the images that are not copies of earlier ones."""
+def find_near_pairs(dataset: Dataset, first_copies: Indices) -> tuple[Pairs, bool]:
+    """Search the images that are no copies of earlier ones; the second result is false if the search stopped early."""
     distinct = np.flatnonzero(first_copies == np.arange(len(first_copies)))
-    pairs, complete = find_near_duplicates(JoinedImages(dataset, distinct))
-    return pairs._replace(first=distinct[pairs.first], second=distinct[pairs.second]), complete
+    return find_near_duplicates(partial(read_images, dataset), distinct)
 
 
-def count_test_images_in_training(near: Pairs, first_copies: Indices, train: int) -> int:
-    """How many test images have a duplicate among the first `train` images, exact or near."""
-    across = near.second[(near.first < train) & (near.second >= train)]
-    originals = first_copies[train:]
-    return int(((originals < train) | np.isin(originals, across)).sum())
+def count_test_images_in_training(near: Pairs, first_copies: Indices, train_count: int) -> int:
+    """Count the test images that have an exact or near-duplicate among the training images."""
+    near_copies = near.second[(near.first < train_count) & (near.second >= train_count)]
+    originals = first_copies[train_count:]
+    return int(((originals < train_count) | np.isin(originals, near_copies)).sum())
 
 
-def duplicates_table(
-    exact: Pairs, near: Pairs, train_labels: NDArray[np.uint8], test_labels: NDArray[np.uint8], classes: Sequence[str]
-) -> pa.Table:
-    """One row a pair; places count the training images and then the test images."""
-    both = Pairs._make(np.concatenate(column) for column in zip(exact, near, strict=True))
-    labels, train = np.concatenate([train_labels, test_labels]), len(train_labels)
+def build_duplicates_table(exact: Pairs, near: Pairs, dataset: Dataset) -> pa.Table:
+    """Build a table with one row per pair, sorted by both indices."""
+    pairs = Pairs._make(np.concatenate(column) for column in zip(exact, near, strict=True))
+    labels, train_count = np.concatenate([dataset.train_labels, dataset.test_labels]), len(dataset.train_labels)
     columns: dict[str, Any] = {}
-    for name, places in (("first", both.first), ("second", both.second)):
-        in_test = places >= train
+    for name, indices in (("first", pairs.first), ("second", pairs.second)):
+        in_test = indices >= train_count
         columns[f"{name}_split"] = pa.DictionaryArray.from_arrays(pa.array(in_test, pa.int8()), ["train", "test"])
-        columns[f"{name}_index"] = pa.array(places - train * in_test, pa.int32())
-        columns[f"{name}_label"] = class_names(labels[places], classes)
+        columns[f"{name}_index"] = pa.array(indices - train_count * in_test, pa.int32())
+        columns[f"{name}_label"] = class_names(labels[indices], dataset.classes)
     columns |= {
-        "labels_differ": pa.array(labels[both.first] != labels[both.second]),
-        "exact": pa.array(np.arange(len(both.first)) < len(exact.first)),
-        "mirrored": pa.array(both.mirrored),
-        "correlation": pa.array(both.correlation),
-        "structure": pa.array(both.structure),
+        "labels_differ": pa.array(labels[pairs.first] != labels[pairs.second]),
+        "exact": pa.array(np.arange(len(pairs.first)) < len(exact.first)),
+        "mirrored": pa.array(pairs.mirrored),
+        "correlation": pa.array(pairs.correlation),
+        "structure": pa.array(pairs.structure),
     }
-    return pa.table(columns, schema=DUPLICATES).take(pa.array(np.lexsort((both.second, both.first))))
+    return pa.table(columns, schema=DUPLICATES).take(pa.array(np.lexsort((pairs.second, pairs.first))))

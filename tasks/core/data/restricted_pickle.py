@@ -1,4 +1,4 @@
-"""Reading pickles as data: arrays of bytes, numbers, names, lists and dicts; whatever asks for more is refused."""
+"""A restricted pickle reader: byte arrays, numbers, strings, lists and dicts; anything else is an error."""
 
 import io
 import pickle
@@ -7,13 +7,16 @@ from reprlib import Repr
 from typing import Any, ClassVar
 
 
-def load_plain(data: bytes) -> Any:
-    """What a pickle holds, with the texts of Python 2 as bytes. A hostile one can raise anything, no more."""
-    return _PlainUnpickler(io.BytesIO(data), encoding="bytes").load()
+def load_restricted(data: bytes) -> Any:
+    """Load a pickle of plain data; Python 2 strings become bytes.
+
+    A malicious pickle can raise any exception, but cannot run code.
+    """
+    return _RestrictedUnpickler(io.BytesIO(data), encoding="bytes").load()
 
 
-class _Short(Repr):
-    """Looks at no more of a value than is shown of it: a few hundred bytes can stand for a list of billions."""
+class _ShortRepr(Repr):
+    """A repr that visits only what it prints, because a small pickle can describe a list of billions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,20 +27,20 @@ class _Short(Repr):
         return repr(value[: self.maxstring])
 
 
-def in_short(value: object) -> str:
+def short_repr(value: object) -> str:
     try:
-        text = _Short().repr(value).encode("ascii", "backslashreplace").decode()
+        text = _ShortRepr().repr(value).encode("ascii", "backslashreplace").decode()
     except ValueError:  # a number with too many digits
         text = type(value).__name__
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def as_text(name: str | bytes) -> str:
+def to_text(name: str | bytes) -> str:
     return name if isinstance(name, str) else name.decode("utf-8", errors="replace")
 
 
 class PickledArray:
-    """Stands in for numpy.ndarray: takes the state of a pickled array of bytes, and runs nothing."""
+    """Replaces numpy.ndarray; accepts only the state of a byte array."""
 
     shape: tuple[int, ...] = ()
     pixels: bytes = b""
@@ -47,21 +50,23 @@ class PickledArray:
             case (1, tuple() as shape, _Dtype(code="u1"), False | 0, bytes() as pixels):
                 self.shape, self.pixels = shape, pixels
             case _:
-                raise pickle.UnpicklingError(f"expected the state of a C-ordered array of bytes, got {in_short(state)}")
+                raise pickle.UnpicklingError(
+                    f"expected the state of a C-ordered array of bytes, got {short_repr(state)}"
+                )
 
 
 class _Dtype:
-    """Stands in for numpy.dtype."""
+    """Replaces numpy.dtype."""
 
     def __init__(self, code: str | bytes = "", *_: object) -> None:
-        self.code = as_text(code)
+        self.code = to_text(code)
 
     def __setstate__(self, state: object) -> None:
-        """Byte order and the like: an array of bytes has none."""
+        """Ignore byte order and alignment, which do not apply to bytes."""
 
 
 class _Reconstruct:
-    """Stands in for NumPy's function. Without attributes, unlike a function's, there is nothing a pickle could set."""
+    """Replaces NumPy's function; has no attributes that a pickle could set."""
 
     __slots__ = ()
 
@@ -70,17 +75,17 @@ class _Reconstruct:
 
 
 class _Encode:
-    """Stands in for codecs.encode, which is how Python 3 writes bytes in protocol 2."""
+    """Replaces codecs.encode, which Python 3 uses for bytes in protocol 2."""
 
     __slots__ = ()
 
     def __call__(self, text: str, encoding: str) -> bytes:
         if encoding != "latin1":
-            raise pickle.UnpicklingError(f"expected bytes written as latin1, got {in_short(encoding)}")
+            raise pickle.UnpicklingError(f"expected bytes written as latin1, got {short_repr(encoding)}")
         return text.encode("latin1")
 
 
-_KNOWN = {
+_ALLOWED_GLOBALS = {
     ("numpy.core.multiarray", "_reconstruct"): _Reconstruct(),
     ("numpy._core.multiarray", "_reconstruct"): _Reconstruct(),
     ("numpy", "ndarray"): PickledArray,
@@ -90,7 +95,7 @@ _KNOWN = {
 
 
 # fmt: off
-_PLAIN = (
+_ALLOWED_OPCODES = (
     "PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1",
     "BINFLOAT", "EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_LIST", "APPEND", "APPENDS",
     "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
@@ -98,36 +103,36 @@ _PLAIN = (
     "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "MEMOIZE", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD",
 )
 # fmt: on
-_PLAIN_CODES = {getattr(pickle, name)[0] for name in _PLAIN}
+_ALLOWED_CODES = {getattr(pickle, name)[0] for name in _ALLOWED_OPCODES}
 
 
-class _PlainUnpickler(pickle._Unpickler):
-    """Knows only what the official files contain, or what NumPy 2 writes for the same.
+class _RestrictedUnpickler(pickle._Unpickler):
+    """Accepts only what the official files contain, or what NumPy 2 writes for the same data.
 
-    It is Python's own reader in Python: the one in C can be made to overflow its stack or to fill the memory.
+    It extends Python's pure-Python reader, because a crafted pickle can crash the C reader or exhaust memory.
     """
 
     stack: list[Any]
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _KNOWN:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which image data has no use for")
-        return _KNOWN[module, name]
+        if (module, name) not in _ALLOWED_GLOBALS:
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in an image archive")
+        return _ALLOWED_GLOBALS[module, name]
 
     def load_setitem(self) -> None:
-        self._names_only(self.stack[-2:-1])
+        self._check_keys(self.stack[-2:-1])
         super().load_setitem()  # type: ignore[misc]
 
     def load_setitems(self) -> None:
-        self._names_only(self.stack[::2])
+        self._check_keys(self.stack[::2])
         super().load_setitems()  # type: ignore[misc]
 
-    def _names_only(self, keys: Sequence[object]) -> None:
+    def _check_keys(self, keys: Sequence[object]) -> None:
         if not all(isinstance(key, str | bytes) for key in keys):
-            raise pickle.UnpicklingError("it has a dict with keys that are no names")
+            raise pickle.UnpicklingError("a dict key is not a string")
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = {
-        **{code: read for code, read in pickle._Unpickler.dispatch.items() if code in _PLAIN_CODES},
+        **{code: read for code, read in pickle._Unpickler.dispatch.items() if code in _ALLOWED_CODES},
         pickle.SETITEM[0]: load_setitem,
         pickle.SETITEMS[0]: load_setitems,
     }

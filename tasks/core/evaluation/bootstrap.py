@@ -1,4 +1,4 @@
-"""A bootstrap for data that comes in one pass: each image counts a Poisson number of times in each replicate.
+"""A bootstrap in one pass over the data: each image has a Poisson-distributed weight in each replicate.
 
 Chamandy et al. (2012), Estimating Uncertainty for Massive Data Streams, https://research.google/pubs/pub43157/
 """
@@ -14,58 +14,57 @@ Floats = NDArray[np.float64]
 
 REPLICATES = 1_000
 SEED = 0
-IMAGES_AT_ONCE = 1_000  # 8 MB of weights
-FRACTION = 2.0**-24  # float32's own below 1; whole numbers of it are added without rounding, up to 2**53 of them
+CHUNK_IMAGES = 1_000  # 8 MB of weights
+INTERVALS = (
+    f"95%; accuracies: Wilson; other scores: Poisson bootstrap with {REPLICATES:,} replicates and seed {SEED}, "
+    "reflected about the value; null if all replicates are equal"
+)
+RESOLUTION = 2.0**-24  # that of float32 below 1; sums of up to 2**53 multiples of it are exact in float64
 
-# How often an image counts, for each value of 16 random bits: a Poisson distribution of mean 1.
-POISSON = np.searchsorted(
+# The weight of an image for each value of 16 random bits: a Poisson distribution with mean 1.
+POISSON_WEIGHTS = np.searchsorted(
     np.cumsum([exp(-1) / factorial(count) for count in range(12)]), (np.arange(2**16) + 0.5) / 2**16
 ).astype(np.float64)
 
 
 class PoissonBootstrap:
-    """Means over all images, and over those of each replicate, of some numbers that each image has."""
+    """Means of several numbers per image: over all images, and for each bootstrap replicate."""
 
     def __init__(self, numbers: int) -> None:
-        self._sums = np.zeros((1 + REPLICATES, 1 + numbers))  # of no replicate first; of the images' counts first
-        # The stream of a bit generator stays the same in every version of NumPy, that of a distribution need not.
+        # Row 0 has the sums over all images, the others those of the replicates; column 0 counts images.
+        self._sums = np.zeros((1 + REPLICATES, 1 + numbers))
+        # NumPy keeps the stream of a bit generator stable between versions, but not that of a distribution.
         self._bits = np.random.PCG64(SEED)
 
     def add(self, rows: Floats) -> None:
-        """Count more images in; rows are [images, numbers].
+        """Add images; rows are [images, numbers].
 
-        Sums are exact, so that they depend neither on how many are added at once nor on the threads that add them.
+        The sums are exact, so they depend neither on the size of the batches nor on the number of threads.
         """
-        rows = to_fractions(np.column_stack([np.ones(len(rows)), rows]))
-        for start in range(0, len(rows), IMAGES_AT_ONCE):
-            some = rows[start : start + IMAGES_AT_ONCE]
-            self._sums[0] += some.sum(axis=0)
-            self._sums[1:] += self._weights(len(some)).T @ some
+        rows = round_exactly(np.column_stack([np.ones(len(rows)), rows]))
+        for start in range(0, len(rows), CHUNK_IMAGES):
+            chunk = rows[start : start + CHUNK_IMAGES]
+            self._sums[0] += chunk.sum(axis=0)
+            bits = self._bits.random_raw(len(chunk) * REPLICATES // 4).view(np.uint16)
+            self._sums[1:] += POISSON_WEIGHTS[bits].reshape(len(chunk), REPLICATES).T @ chunk
 
     def means(self) -> Floats:
-        """[1 + replicates, numbers], those of all images first; replicates that no image was drawn for are left out."""
+        """Return the means [1 + replicates, numbers], those of all images first, without replicates of no image."""
         sums = self._sums[self._sums[:, 0] > 0]
-        means: Floats = sums[:, 1:] / sums[:, :1]
-        return means
-
-    def _weights(self, images: int) -> Floats:
-        """How often each image counts in each replicate: [images, replicates]."""
-        bits = self._bits.random_raw(images * REPLICATES // 4).view(np.uint16)
-        weights: Floats = POISSON[bits].reshape(images, REPLICATES)
-        return weights
+        return sums[:, 1:] / sums[:, :1]
 
 
-def to_fractions(values: ArrayLike) -> Floats:
-    rounded: Floats = np.round(np.asarray(values, np.float64) / FRACTION) * FRACTION
-    return rounded
+def round_exactly(values: ArrayLike) -> Floats:
+    """Round to multiples of RESOLUTION, whose sums have no rounding errors."""
+    return np.round(np.asarray(values, np.float64) / RESOLUTION) * RESOLUTION
 
 
 def bootstrap_estimate(values: Floats, lowest: float = 0.0, highest: float = inf) -> Estimate:
-    """The first value, in [lowest, highest], with its 95% interval from the others, its replicates.
+    """Return the first value with its 95% interval, clipped to [lowest, highest]; the other values are its replicates.
 
-    There is none where all replicates are alike, as those of one image are: they tell no spread. The replicates'
-    quantiles are reflected about the value, which takes out what bias a score has: a calibration error comes out too
-    great, and again so in each replicate. Davison & Hinkley (1997), Bootstrap Methods and their Application, ch. 5.
+    The quantiles of the replicates are reflected about the value. This removes the bias of a score such as the
+    calibration error, which is too large, and larger still in each replicate. There is no interval if all replicates
+    are equal, as with a single image. Davison & Hinkley (1997), Bootstrap Methods and their Application, ch. 5.
     """
     value, replicates = float(values[0]), values[1:]
     if replicates.min() == replicates.max():

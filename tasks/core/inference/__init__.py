@@ -1,1 +1,1 @@
-"""Inference: predict on your own pictures, export the network."""
+"""Predictions for your own images, and export of networks for other programs."""

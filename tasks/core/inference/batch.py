@@ -1,8 +1,8 @@
-"""Predicting images of one's own: from files to a table and a gallery, batch by batch."""
+"""Predicts image files batch by batch, and writes the tables and the gallery."""
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,77 +13,78 @@ from numpy.typing import NDArray
 from tasks.core.errors import InputError
 from tasks.core.evaluation.tables import predictions_table
 from tasks.core.inference.classifier import Classifier
-from tasks.core.inference.gallery import Overview
 from tasks.core.inference.image_decoding import Picture, Unreadable, decode
 from tasks.core.inference.image_files import as_text
+from tasks.core.inference.summary import PredictionSummary
 from tasks.core.reports.output_files import make_output_folder, prediction_files
 from tasks.core.runtime.files import atomic_write
 from tasks.core.runtime.parquet import make_schema, table_writer
-from tasks.core.runtime.progress import CountCallback
+from tasks.core.runtime.progress import log_tenths
 
+ShowCount = Callable[[int, int], None]  # images done, images in total
 BATCH_SIZE = 256
-MOST_THREADS = 8  # each may hold a whole image
-PATH = ("path", pa.string(), "the image file's; bytes that are not UTF-8 are spelt \\xff")
-UNREADABLE = make_schema([PATH, ("reason", pa.string(), "why it cannot be read")])
+MAX_THREADS = 8  # each may hold a whole image
+PATH = ("path", pa.string(), "path of the image file; bytes that are not UTF-8 are written as \\xff")
+UNREADABLE = make_schema([PATH, ("reason", pa.string(), "why the file cannot be read")])
 
 
-def predict_files(folder: Path, paths: Sequence[str], classifier: Classifier, show: CountCallback) -> Overview:
-    """Leave `predictions.parquet`, `unreadable.parquet` and `gallery.html` in `folder`, none before all are done.
+def predict_files(folder: Path, paths: Sequence[str], classifier: Classifier, show: ShowCount) -> PredictionSummary:
+    """Write `predictions.parquet`, `unreadable.parquet` and `gallery.html`; existing files are replaced on success.
 
-    Beside the paths, no more than a batch of small images is held. InputError if no image can be read, and then
-    `unreadable.parquet` alone is left.
+    Memory holds the paths and one batch of images of 32x32 pixels.
+
+    Raises:
+        InputError: No image can be read. Only `unreadable.parquet` is written.
     """
-    page_path, failures_path, answers_path = prediction_files(folder)
+    page_path, unreadable_path, predictions_path = prediction_files(folder)
     make_output_folder(folder)
     classes = classifier.lineage.classes
-    overview = Overview(classifier.run, str(classifier.weights), classifier.lineage, len(paths))
-    answers = _answers([], np.empty((0, len(classes)), np.float32), classes, 0)
-    with atomic_write(page_path) as page, atomic_write(answers_path) as answers_file:
+    summary = PredictionSummary(classifier.run, str(classifier.weights), classifier.lineage, len(paths))
+    schema = _predictions([], np.empty((0, len(classes)), np.float32), classes, 0).schema
+    metadata = classifier.facts()
+    with atomic_write(page_path) as page, atomic_write(predictions_path) as predictions_file:
         with (
-            atomic_write(failures_path) as failures_file,
-            table_writer(
-                answers_file, answers.schema, {"artifact": "predictions", **classifier.facts()}
-            ) as write_answers,
-            table_writer(failures_file, UNREADABLE, {"artifact": "unreadable", **classifier.facts()}) as write_failures,
+            atomic_write(unreadable_path) as unreadable_file,
+            table_writer(predictions_file, schema, {"artifact": "predictions", **metadata}) as predictions,
+            table_writer(unreadable_file, UNREADABLE, {"artifact": "unreadable", **metadata}) as unreadable,
         ):
-            for pictures, failures in _decoded(paths, show):
+            for pictures, failures in _decode_batches(paths, show):
                 if pictures:
                     probabilities = classifier.probabilities(np.stack([picture.pixels_chw for picture in pictures]))
-                    write_answers.write_table(_answers(pictures, probabilities, classes, overview.images))
-                    overview.add(pictures, probabilities)
+                    predictions.write_table(_predictions(pictures, probabilities, classes, summary.images))
+                    summary.add(pictures, probabilities)
                 if failures:
-                    write_failures.write_table(_failures(failures))
-                    overview.add_unreadable(failures)
-        if not overview.images:
-            raise InputError(
-                f"images: expected one or more that can be read, got {overview.unreadable:,} that cannot; "
-                f"the reasons are in {failures_path}"
-            )
-        page.write_text(overview.page(), encoding="utf-8", newline="\n")
-    return overview
+                    unreadable.write_table(_unreadable(failures))
+                    summary.add_unreadable(failures)
+        if not summary.images:
+            got = f"{summary.unreadable:,} unreadable"
+            raise InputError("images", expected="a readable image", got=got, advice=f"see {unreadable_path}")
+        page.write_text(summary.render_page(), encoding="utf-8", newline="\n")
+    return summary
 
 
-def _decoded(paths: Sequence[str], show: CountCallback) -> Iterator[tuple[list[Picture], list[Unreadable]]]:
-    """Batches of what can be read and of what cannot; several threads decode, as Pillow lets them."""
-    threads = min(os.cpu_count() or 1, MOST_THREADS)
+def _decode_batches(paths: Sequence[str], show: ShowCount) -> Iterator[tuple[list[Picture], list[Unreadable]]]:
+    """Yield the readable and the unreadable files of each batch; Pillow decodes in several threads."""
+    threads = min(os.cpu_count() or 1, MAX_THREADS)
     with ThreadPoolExecutor(threads) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pillow's: what is wrong with a file is in its reason
+        warnings.simplefilter("ignore")  # Pillow's: the reason of a failure names the problem
         for start in range(0, len(paths), BATCH_SIZE):
             pictures, failures = list[Picture](), list[Unreadable]()
-            for done, found in enumerate(pool.map(decode, paths[start : start + BATCH_SIZE]), start + 1):
-                pictures.append(found) if isinstance(found, Picture) else failures.append(found)
+            for done, image in enumerate(pool.map(decode, paths[start : start + BATCH_SIZE]), start + 1):
+                pictures.append(image) if isinstance(image, Picture) else failures.append(image)
                 show(done, len(paths))
+                log_tenths(done, len(paths))
             yield pictures, failures
 
 
-def _answers(
+def _predictions(
     pictures: Sequence[Picture], probabilities: NDArray[np.float32], classes: Sequence[str], first_index: int
 ) -> pa.Table:
-    """The columns of every `predictions.parquet`, and each image's path behind its index."""
+    """The columns of every `predictions.parquet`, with the path after the index."""
     paths = pa.array([as_text(picture.path) for picture in pictures], pa.string())
     return predictions_table(None, probabilities, classes, first_index).add_column(1, UNREADABLE.field("path"), paths)
 
 
-def _failures(unreadable: Sequence[Unreadable]) -> pa.Table:
-    paths, reasons = [as_text(file.path) for file in unreadable], [file.reason for file in unreadable]
+def _unreadable(files: Sequence[Unreadable]) -> pa.Table:
+    paths, reasons = [as_text(file.path) for file in files], [file.reason for file in files]
     return pa.table({"path": paths, "reason": reasons}, UNREADABLE)

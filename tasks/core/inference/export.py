@@ -1,4 +1,4 @@
-"""Exporting a run's network: a file for other programs, which is there only once it has answered as the run did."""
+"""Exports the network of a run to a file for other programs, and verifies the file before it appears."""
 
 import os
 from collections.abc import Sequence
@@ -15,28 +15,29 @@ from tasks.core.config import ExportFormat, Normalization
 from tasks.core.data.dataset import Dataset, Images, load_dataset
 from tasks.core.data.identity import Identity
 from tasks.core.errors import EnvironmentFailure, InputError
-from tasks.core.evaluation.evaluate import class_probabilities
+from tasks.core.evaluation.evaluate import predict_probabilities
 from tasks.core.frozen_model import FrozenModel
-from tasks.core.inference.export_formats import FORMATS, Answer, SelfContained
+from tasks.core.inference.classifier import trusted_model
+from tasks.core.inference.export_formats import FORMATS, PixelClassifier, Predict
 from tasks.core.models.weights import load_lineage, load_network
-from tasks.core.recipes import OUR_MODELS, TestAugmentation
+from tasks.core.recipes import TestAugmentation
 from tasks.core.reports.output_files import check_output
 from tasks.core.runtime import files
 from tasks.core.runtime.environment import library_version
 from tasks.core.runtime.parquet import read_table
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef
-from tasks.core.store.history import artifact_of, find_run
+from tasks.core.store.history import find_artifact, find_run
 
-IMAGES_CHECKED = 1_000
-TOLERANCE = 1e-4  # of a probability: other libraries add up in another order
-STORED = "the run's predictions"
-RECOMPUTED = "predictions made anew on a CPU without test augmentation"
+VERIFIED_IMAGES = 1_000
+TOLERANCE = 1e-4  # other libraries add floats in another order
+STORED = "the stored predictions of the run"
+RECOMPUTED = "new predictions on a CPU without test augmentation"
 CPU = torch.device("cpu")
 
 
 class Description(FrozenModel):
-    """What an exported file says of itself."""
+    """The metadata of an exported file."""
 
     run: str
     model: str
@@ -47,8 +48,8 @@ class Description(FrozenModel):
     normalization: Normalization
 
 
-class Check(FrozenModel):
-    """How a file was checked: by the largest difference of any probability from the reference."""
+class ExportCheck(FrozenModel):
+    """The verification of an exported file: its largest difference in probability from the reference."""
 
     file: str
     sha256: str
@@ -62,10 +63,10 @@ class Check(FrozenModel):
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a run came to: its classifier, and the probabilities [N, classes] expected for some test images."""
+class TrainedNetwork:
+    """The network of a run, and the probabilities [N, classes] that an exported file must predict for `images`."""
 
-    classifier: SelfContained
+    classifier: PixelClassifier
     description: Description
     images: Images
     reference: str
@@ -74,113 +75,112 @@ class Trained:
 
 def export(
     store: Store, run: str, export_format: ExportFormat, output: Path | None = None, model: str | None = None
-) -> Check:
-    """Write a run's network to a file, in place of one that is there; WorldError if it answers otherwise than the run.
+) -> ExportCheck:
+    """Export the network of a run to `output`; an existing file is replaced on success.
 
-    A network of one's own must be named by `model`, as data may not choose code. The check is kept beside the file.
+    The check is written next to the file. A custom network must be named by `model`: data must not choose code.
+
+    Raises:
+        EnvironmentFailure: The file predicts something else than the run.
     """
-    made = FORMATS[export_format]
-    _require(made.libraries)
+    file_format = FORMATS[export_format]
+    _require_installed(file_format.libraries)
     run = find_run(store, run).run
-    target = _target(output or Path(f"{run}{made.suffix}"))
-    trained = _trained(store, run, model)
-    with files.atomic_write(target) as aside:
-        aside.write_bytes(made.to_bytes(trained.classifier, trained.description.model_dump_json()))
-        check = Check(
+    target, check_file = _output_files(output or Path(f"{run}{file_format.suffix}"))
+    trained = _load_trained(store, run, model)
+    with files.atomic_write(target) as file:
+        file.write_bytes(file_format.to_bytes(trained.classifier, trained.description.model_dump_json()))
+        check = ExportCheck(
             file=target.name,
-            sha256=files.sha256_of(aside),
+            sha256=files.sha256_of(file),
             format=export_format,
             exported=trained.description,
             reference=trained.reference,
             images=len(trained.images),
-            largest_difference=_largest_difference(made.opened(aside, trained.classifier), trained),
+            largest_difference=_verify(file_format.load(file, trained.classifier), trained),
             tolerance=TOLERANCE,
-            versions={name: library_version(name) for name in ("cifar-flow", "torch", *made.libraries)},
+            versions={name: library_version(name) for name in ("cifar-flow", "torch", *file_format.libraries)},
         )
-        files.write_bytes(_check_of(target), files.pretty_json(check.model_dump(mode="json")))
+        files.write_bytes(check_file, files.pretty_json(check.model_dump(mode="json")))
     return check
 
 
-def _check_of(target: Path) -> Path:
-    return target.with_name(f"{target.name}.check.json")
-
-
-def _require(libraries: Sequence[str]) -> None:
+def _require_installed(libraries: Sequence[str]) -> None:
     if missing := [name for name in libraries if not find_spec(name)]:
         raise InputError(
-            f"export: expected {', '.join(missing)} to be installed; "
-            "install cifar-flow with its extra: pip install '.[export]'"
+            "--format",
+            expected=f"{', '.join(missing)} to be installed",
+            advice="install the extra of cifar-flow: pip install '.[export]'",
         )
 
 
-def _target(output: Path) -> Path:
+def _output_files(output: Path) -> tuple[Path, Path]:
     target = output.absolute()
-    check_output([target, _check_of(target)])
+    check_file = target.with_name(f"{target.name}.check.json")
+    check_output(target, check_file)
     if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
-        raise InputError(f"output: expected a folder that can be written, got {target.parent}; give another --output")
-    return target
+        raise InputError(
+            "--output", expected="a writable folder", got=str(target.parent), advice="give another --output"
+        )
+    return target, check_file
 
 
-def _trained(store: Store, run: str, model: str | None) -> Trained:
-    """The run's network in float32 on the CPU, with its first test images."""
-    refs = {name: artifact_of(store, run, name) for name in ("dataset", "weights", "predictions")}
+def _load_trained(store: Store, run: str, model: str | None) -> TrainedNetwork:
+    """Load the network of a run in float32 on the CPU, with its first test images."""
+    refs = {name: find_artifact(store, run, name) for name in ("dataset", "weights", "predictions")}
     weights, whole = store.open(refs["weights"]), load_dataset(store.open(refs["dataset"]))
-    images, labels = np.array(whole.test_images[:IMAGES_CHECKED]), whole.test_labels[:IMAGES_CHECKED]
+    images, labels = np.array(whole.test_images[:VERIFIED_IMAGES]), whole.test_labels[:VERIFIED_IMAGES]
     dataset = replace(whole, test_images=images, test_labels=labels)
     recipe = load_lineage(weights).recipe
-    network = _network(weights, recipe.model, model)
+    network = load_network(weights, trusted_model(recipe.model, model), CPU)
     reference, expected = _expected(store, refs["predictions"], network, dataset, recipe.test_augmentation)
     description = Description(
         run=run,
         model=recipe.model,
         weights=refs["weights"],
         dataset=dataset.identity,
-        generated_images=dataset.identity.generated,
+        generated_images=dataset.identity.is_generated,
         classes=dataset.classes,
         normalization=dataset.normalization,
     )
-    return Trained(SelfContained(network, dataset.normalization), description, images, reference, expected)
-
-
-def _network(weights: Path, trained: str, named: str | None) -> nn.Module:
-    if named is None and trained not in OUR_MODELS:
-        raise InputError(f"model: the run trained a network of one's own; give --model {trained} to have that code run")
-    return load_network(weights, named or trained, CPU)
+    classifier = PixelClassifier(network, dataset.normalization)
+    return TrainedNetwork(classifier, description, images, reference, expected)
 
 
 def _expected(
     store: Store, predictions: ArtifactRef, network: nn.Module, dataset: Dataset, augmentation: TestAugmentation
 ) -> tuple[str, NDArray[np.float32]]:
-    """What a file is held against, and its name: what the run stored, where that was computed as the file computes.
+    """The reference and its probabilities: the stored ones if a CPU computed them without test augmentation.
 
-    InputError if the network's code gives other answers now than it gave the run; not told of a run on a GPU.
+    Raises:
+        InputError: The network's code now predicts something else than in the run. This is not checked for GPUs.
     """
-    table = read_table(store.open(predictions) / "predictions.parquet").head(IMAGES_CHECKED)
+    table = read_table(store.open(predictions) / "predictions.parquet").head(VERIFIED_IMAGES)
     manifest = store.manifest(predictions.name, predictions.version)
     if manifest and manifest.key.environment["device"] == CPU.type:
         stored = table[[f"prob_{name}" for name in dataset.classes]].to_numpy(np.float32)
-        now = _answered(network, dataset, augmentation)
-        if not np.allclose(now, stored, rtol=0, atol=TOLERANCE):
-            raise InputError("model: the network answers otherwise than it did in the run; restore its code")
+        if not np.allclose(_predict(network, dataset, augmentation), stored, rtol=0, atol=TOLERANCE):
+            raise InputError("model: the network predicts something else than in the run", advice="restore its code")
         if augmentation == "none":
             return STORED, stored
-    return RECOMPUTED, _answered(network, dataset)
+    return RECOMPUTED, _predict(network, dataset)
 
 
-def _answered(network: nn.Module, dataset: Dataset, augmentation: TestAugmentation = "none") -> NDArray[np.float32]:
+def _predict(network: nn.Module, dataset: Dataset, augmentation: TestAugmentation = "none") -> NDArray[np.float32]:
     images = torch.from_numpy(dataset.test_images)
-    return class_probabilities(network, images, dataset.normalization, augmentation)
+    return predict_probabilities(network, images, dataset.normalization, augmentation)
 
 
-def _largest_difference(answer: Answer, trained: Trained) -> float:
-    """How far the file's probabilities are from the expected ones at the most; WorldError if that is too far."""
-    batches = np.split(trained.images, [1])  # one image alone, then the others: batches may be of any size
-    answers = np.concatenate([answer(batch) for batch in batches if len(batch)])
-    difference = float(np.abs(answers - trained.expected).max())
-    if not difference <= TOLERANCE:  # so that NaN is too far
+def _verify(predict: Predict, trained: TrainedNetwork) -> float:
+    """Return the largest difference of the file's probabilities from the expected ones, if it is small enough."""
+    batches = np.split(trained.images, [1])  # one image, then the others: a batch may have any size
+    probabilities = np.concatenate([predict(batch) for batch in batches if len(batch)])
+    difference = float(np.abs(probabilities - trained.expected).max())
+    if not difference <= TOLERANCE:  # also refuses NaN
         raise EnvironmentFailure(
-            f"export: expected probabilities within {TOLERANCE:g} of {trained.reference} on "
-            f"{len(answers):,} test images, got a difference of {difference:.2g}; no file was written; "
-            "make the network answer alike wherever it runs, and whatever else is in the batch"
+            "export",
+            expected=f"probabilities within {TOLERANCE:g} of {trained.reference} on {len(probabilities):,} test images",
+            got=f"a difference of {difference:.2g}",
+            advice="no file was written; the prediction for an image must not depend on the rest of its batch",
         )
     return difference

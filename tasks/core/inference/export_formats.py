@@ -1,4 +1,4 @@
-"""The file formats that other programs run a network from: how it becomes bytes, and how these bytes answer again."""
+"""The export formats: how a network is written to each, and how it is read back for verification."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,51 +17,51 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from tasks.core.config import ExportFormat, Normalization
-from tasks.core.data.dataset import Images, expand
+from tasks.core.data.dataset import Images, normalize_images
 from tasks.core.errors import EnvironmentFailure, InputError
 
-METADATA_KEY = "cifar_flow"  # as in our tables and weights
-NOT_OWN = (Path(torch.__file__).parent, Path(__file__))
+METADATA_KEY = "cifar_flow"  # as in tables and weights
+LIBRARY_CODE = (Path(torch.__file__).parent, Path(__file__))
 
-Answer = Callable[[Images], NDArray[np.float32]]
+Predict = Callable[[Images], NDArray[np.float32]]
 
 
-class SelfContained(nn.Module):
-    """A network with all it needs: bytes in, class probabilities out."""
+class PixelClassifier(nn.Module):
+    """A network from pixels to class probabilities: it normalizes the images itself."""
 
     def __init__(self, network: nn.Module, normalization: Normalization) -> None:
         super().__init__()
         self.network, self.normalization = network.eval(), normalization
 
     def forward(self, images_nchw: Tensor) -> Tensor:
-        """Probabilities float32 [N, classes] of images uint8 [N, 3, 32, 32]."""
-        logits: Tensor = self.network(expand(images_nchw, self.normalization))
+        """Return probabilities, float32 [N, classes], for images, uint8 [N, 3, 32, 32]."""
+        logits: Tensor = self.network(normalize_images(images_nchw, self.normalization))
         return logits.softmax(dim=1, dtype=torch.float32)
 
 
 class Format(NamedTuple):
-    """`to_bytes` takes the metadata too; `opened` reads a file back, given the classifier that it was made from."""
+    """A file format; `load` reads a file back, given the classifier that was exported."""
 
     suffix: str
     libraries: tuple[str, ...]
-    to_bytes: Callable[[SelfContained, str], bytes]
-    opened: Callable[[Path, SelfContained], Answer]
+    to_bytes: Callable[[PixelClassifier, str], bytes]
+    load: Callable[[Path, PixelClassifier], Predict]
 
 
 @torch.no_grad()
-def trace(classifier: SelfContained) -> ExportedProgram:
-    """The classifier as a graph, for batches of any size."""
+def trace(classifier: PixelClassifier) -> ExportedProgram:
+    """Trace the classifier to a graph, for batches of any size."""
     example = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
-    with _exporting("torch.export"):
+    with _exporter_errors("torch.export"):
         program = torch.export.export(classifier, (example,), dynamic_shapes=({0: Dim("batch")},))
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # names the folders of whoever exports
+        node.meta.pop("stack_trace", None)  # contains paths of this machine
     return program
 
 
-def onnx_bytes(classifier: SelfContained, metadata: str) -> bytes:
+def onnx_bytes(classifier: PixelClassifier, metadata: str) -> bytes:
     program = trace(classifier)
-    with _exporting("torch.onnx"):
+    with _exporter_errors("torch.onnx"):
         exported = torch.onnx.export(
             program,
             (),
@@ -75,93 +75,95 @@ def onnx_bytes(classifier: SelfContained, metadata: str) -> bytes:
         return bytes(exported.model_proto.SerializeToString())
 
 
-def onnx_opened(path: Path, _: SelfContained) -> Answer:
+def load_onnx(path: Path, _: PixelClassifier) -> Predict:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def answer(images: Images) -> NDArray[np.float32]:
+    def predict(images: Images) -> NDArray[np.float32]:
         probabilities: NDArray[np.float32] = session.run(["probabilities"], {"images": images})[0]
         return probabilities
 
-    return answer
+    return predict
 
 
-def program_bytes(classifier: SelfContained, metadata: str) -> bytes:
+def program_bytes(classifier: PixelClassifier, metadata: str) -> bytes:
     buffer = BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is saved is read again and held against what it should answer
+        warnings.simplefilter("ignore")  # the file is verified after it is read back
         torch.export.save(trace(classifier), buffer, extra_files={METADATA_KEY: metadata})
     return buffer.getvalue()
 
 
-def program_opened(path: Path, _: SelfContained) -> Answer:
-    return _answer(torch.export.load(BytesIO(path.read_bytes())).module())
+def load_program(path: Path, _: PixelClassifier) -> Predict:
+    return _predictor(torch.export.load(BytesIO(path.read_bytes())).module())
 
 
-def safetensors_bytes(classifier: SelfContained, metadata: str) -> bytes:
+def safetensors_bytes(classifier: PixelClassifier, metadata: str) -> bytes:
     return safetensors.torch.save(_state(classifier.network), {METADATA_KEY: metadata})
 
 
-def safetensors_opened(path: Path, classifier: SelfContained) -> Answer:
-    """The network with the file's tensors, which must be its own bit for bit."""
+def load_safetensors(path: Path, classifier: PixelClassifier) -> Predict:
+    """Read the tensors back, which must equal the weights of the network bit for bit."""
     read, own = safetensors.torch.load_file(path), _state(classifier.network)
-    differing = sorted(name for name in own.keys() | read.keys() if not _same_bits(own.get(name), read.get(name)))
+    differing = sorted(name for name in own.keys() | read.keys() if not _has_same_bits(own.get(name), read.get(name)))
     if differing:
         raise EnvironmentFailure(
-            f"export: expected the weights as they were written, got others in {', '.join(differing)}"
+            "export", expected="the weights as they were written", got=f"others in {', '.join(differing)}"
         )
-    again = deepcopy(classifier)
-    again.network.load_state_dict(read)
-    return _answer(again)
+    loaded = deepcopy(classifier)
+    loaded.network.load_state_dict(read)
+    return _predictor(loaded)
 
 
-def _answer(classify: Callable[[Tensor], Tensor]) -> Answer:
+def _predictor(classify: Callable[[Tensor], Tensor]) -> Predict:
     @torch.inference_mode()
-    def answer(images: Images) -> NDArray[np.float32]:
+    def predict(images: Images) -> NDArray[np.float32]:
         return classify(torch.from_numpy(images)).numpy()
 
-    return answer
+    return predict
 
 
 def _state(network: nn.Module) -> dict[str, Tensor]:
-    """Its tensors; cloned, as those that share a buffer cannot be written."""
+    """The tensors of a network, cloned: tensors that share a buffer cannot be written."""
     return {name: tensor.detach().contiguous().clone() for name, tensor in network.state_dict().items()}
 
 
-def _same_bits(one: Tensor | None, other: Tensor | None) -> bool:
+def _has_same_bits(one: Tensor | None, other: Tensor | None) -> bool:
     if one is None or other is None or (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
     return torch.equal(one.flatten().view(torch.uint8), other.flatten().view(torch.uint8))
 
 
 @contextmanager
-def _exporting(tool: str) -> Iterator[None]:
-    """Tell what an exporter has against a network in one line, in place of all that it logs, warns of and prints."""
+def _exporter_errors(tool: str) -> Iterator[None]:
+    """Raise an exporter's error as one line, and hide what the exporter prints."""
     try:
         with redirect_stderr(StringIO()):
             yield
-    except Exception as error:  # tracing runs the network's own code, which may raise anything
+    except Exception as error:  # tracing runs the code of the network, which may raise anything
         raise InputError(
-            f"export: expected a network that {tool} can follow for any number of images, got {_reason(error)}; "
-            "change the network, or give --format safetensors"
+            "export",
+            expected=f"a network that {tool} can trace for any batch size",
+            got=_reason(error),
+            advice="change the network, or give --format safetensors",
         ) from error
 
 
 def _reason(error: BaseException) -> str:
-    """The sentence that matters of an exporter's many, and the line of the network where it came up."""
+    """The main sentence of an exporter's error, and the line of the network's code that caused it."""
     forwards = [frame for frame in extract_tb(error.__traceback__) if frame.name == "forward"]
-    own = [frame for frame in forwards if not any(Path(frame.filename).is_relative_to(code) for code in NOT_OWN)]
+    own = [frame for frame in forwards if not any(Path(frame.filename).is_relative_to(code) for code in LIBRARY_CODE)]
     while error.__cause__:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-    telling = next((line.removeprefix("- ") for line in lines if line.startswith("- ")), lines[0])
-    reason = f"{type(error).__name__}: {telling.partition('. ')[0].removesuffix('.')}"
+    main = next((line.removeprefix("- ") for line in lines if line.startswith("- ")), lines[0])
+    reason = f"{type(error).__name__}: {main.partition('. ')[0].removesuffix('.')}"
     return f"{reason}, at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else reason
 
 
 FORMATS: dict[ExportFormat, Format] = {
-    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), onnx_bytes, onnx_opened),
-    "exported-program": Format(".pt2", (), program_bytes, program_opened),
-    "safetensors": Format(".safetensors", ("safetensors",), safetensors_bytes, safetensors_opened),
+    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), onnx_bytes, load_onnx),
+    "exported-program": Format(".pt2", (), program_bytes, load_program),
+    "safetensors": Format(".safetensors", ("safetensors",), safetensors_bytes, load_safetensors),
 }

@@ -1,4 +1,4 @@
-"""Image files of any size and mode, decoded as the images that a network takes."""
+"""Decodes image files of any size and mode to images of 32x32 pixels."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,70 +7,70 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-FORMATS = ("PNG", "JPEG", "WEBP")  # not all that Pillow knows: for some it starts other programs
-SIZE = 32
-ENOUGH = 8 * SIZE  # pixels a side from which nothing is lost to 32
-MOST_PIXELS = 89_478_485  # 256 MB; Pillow's own limit, which looks before it is decided how much of a JPEG is decoded
+FORMATS = ("PNG", "JPEG", "WEBP")  # for some other formats, Pillow starts programs
+SIDE = 32
+DRAFT_SIDE = 8 * SIDE  # a JPEG decoded at this size looks the same at 32 pixels
+MAX_PIXELS = 89_478_485  # 256 MB, as in Pillow; Pillow checks before a JPEG is reduced, which is too early
 Image.MAX_IMAGE_PIXELS = None
 
 
 class Picture(NamedTuple):
-    """An image as a network takes it: uint8 [3, 32, 32]."""
+    """A decoded image, uint8 [3, 32, 32]."""
 
     path: str
     pixels_chw: NDArray[np.uint8]
 
 
 class Unreadable(NamedTuple):
-    """A file that is no usable image, and why."""
+    """A file that cannot be decoded, and the reason."""
 
     path: str
     reason: str
 
 
 def decode(path: str) -> Picture | Unreadable:
-    """Read an image file: its first frame, upright by its EXIF orientation, transparency on white.
+    """Decode the first frame of an image file: rotated by its EXIF orientation, transparent pixels on white.
 
-    The largest square around the centre is resized to 32x32, bicubic with antialiasing; an image of 32x32 keeps its
-    bytes. 16 bits become 8, CMYK and palettes RGB; colour profiles are not applied.
+    The largest centered square is resized to 32x32, bicubic and antialiased; an image of 32x32 keeps its bytes.
+    16 bits become 8 bits; CMYK and palettes become RGB; color profiles are not applied.
     """
     try:
         return Picture(path, _pixels(Path(path)))
-    except Exception as error:  # noqa: BLE001 - Pillow raises whatever its parsers meet in damaged files
+    except Exception as error:  # noqa: BLE001 - Pillow raises any exception for damaged files
         return Unreadable(path, _reason(error))
 
 
 def _pixels(path: Path) -> NDArray[np.uint8]:
     if path.exists() and not path.is_file():
-        raise ValueError("expected a regular file")  # reading from a pipe would wait for ever
+        raise ValueError("not a regular file")  # reading a pipe could block forever
     with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-        image.draft(None, (ENOUGH, ENOUGH))  # JPEG alone: decodes an 8th as many pixels a side, where that is enough
-        if image.width * image.height > MOST_PIXELS:
-            raise ValueError(f"expected at most {MOST_PIXELS:,} pixels, got {image.width:,} x {image.height:,}")
-        clear = image.info.get("transparency")
-        if isinstance(clear, tuple) and image.tile and image.tile[0][3] == "RGB;16B":  # of which the upper 8 are read
-            image.info["transparency"] = tuple(part >> 8 for part in clear)
+        image.draft(None, (DRAFT_SIDE, DRAFT_SIDE))  # decodes a large JPEG at a reduced size
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"more than {MAX_PIXELS:,} pixels: {image.width:,} x {image.height:,}")
+        transparent = image.info.get("transparency")
+        if isinstance(transparent, tuple) and image.tile and image.tile[0][3] == "RGB;16B":  # read as the upper 8 bits
+            image.info["transparency"] = tuple(part >> 8 for part in transparent)
         ImageOps.exif_transpose(image, in_place=True)
-        square = ImageOps.fit(_with_8_bits(image), (SIZE, SIZE), Image.Resampling.BICUBIC)
+        square = ImageOps.fit(_with_8_bits(image), (SIDE, SIDE), Image.Resampling.BICUBIC)
     if square.mode == "RGBA":
         square = Image.alpha_composite(Image.new("RGBA", square.size, "white"), square).convert("RGB")
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 
 def _with_8_bits(image: Image.Image) -> Image.Image:
-    """RGB, or RGBA where anything can be transparent."""
-    if image.mode.startswith("I"):  # 16 bits of grey, of which Pillow's own conversion keeps the lower 8
-        deep = np.asarray(image)
-        grey = Image.fromarray((deep.astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    """Convert to RGB, or to RGBA if the image has transparency."""
+    if image.mode.startswith("I"):  # 16-bit gray: Pillow would keep the lower 8 bits
+        values = np.asarray(image)
+        gray = Image.fromarray((values.astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")
         if "transparency" in image.info:
-            grey.putalpha(Image.fromarray(np.where(deep == image.info["transparency"], 0, 255).astype(np.uint8)))
-        return grey
+            gray.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
+        return gray
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "expected a PNG, JPEG or WebP image, got something else or nothing"
+        return "not a PNG, JPEG or WebP image"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,93 +1,109 @@
-"""Which image files are meant by the names of files, folders and globs."""
+"""Finds the image files that the names of files, folders and globs stand for."""
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
 from tasks.core.errors import EnvironmentFailure, InputError
+from tasks.core.runtime.logs import logger
 
 SUFFIXES = {".jpeg", ".jpg", ".png", ".webp"}
-MOST_NAMED = 3
+FORMATS = "PNG, JPEG or WebP files"
+MAX_NAMES_IN_ERROR = 3
 
 
-def find_images(names: Sequence[str], log: Callable[[str], None]) -> list[str]:
-    """The files that names mean, each once, in the order of the names, and sorted within a folder or glob.
+def check_images(names: Sequence[str]) -> None:
+    """Raise InputError if a name does not exist, or if there are no image files at all."""
+    _find_images(names)
 
-    A folder stands for the files in it and below that have an image's suffix; hidden ones are left out, and folders
-    behind links are not entered. A file that is named itself, or matched by a glob, is taken whatever its suffix.
-    InputError if there is nothing of a name, or no image at all.
+
+def find_images(names: Sequence[str]) -> list[str]:
+    """Return the files that the names stand for, each once, and log the names without images.
+
+    A folder stands for the image files in it and its subfolders, sorted, without hidden files and linked folders.
+    A file that is named itself or matches a glob is returned whatever its suffix.
+
+    Raises:
+        InputError: A name does not exist, or there are no image files at all.
     """
-    found: dict[tuple[str, str], str] = {}
-    fruitless: list[str] = []
-    for name in names:
-        meant = list(_meant(name))
-        for path in meant:
-            found.setdefault(_place(path), path)
-        if not meant:
-            fruitless.append(f"images: expected PNG, JPEG or WebP files in {printable(name)}, got none")
-    if not found:
-        raise InputError("; ".join(fruitless[:MOST_NAMED]) + "; give other files, folders or globs")
-    for line in fruitless:
-        log(line)
-    return list(found.values())
+    paths, names_without_images = _find_images(names)
+    for name in names_without_images:
+        logger.info(f"predict: no {FORMATS} in {printable(name)}")
+    return paths
 
 
 def absolute_name(name: str) -> str:
-    """A name of a file, folder or glob as it means the same from every folder."""
+    """Make the name of a file, folder or glob absolute."""
     is_glob = glob.has_magic(name) and not os.path.lexists(name)
     try:
         here = str(Path.cwd())
     except FileNotFoundError:
-        raise InputError("the current folder is not there any more; change to another one") from None
+        raise InputError("the current folder no longer exists", advice="change to another folder") from None
     return str(Path(glob.escape(here) if is_glob else here) / name)
 
 
 def printable(path: str) -> str:
-    """A path on one line, with what a terminal would act upon, and bytes that are no text, escaped."""
+    """Return a path on one line, with control characters and invalid bytes escaped."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in as_text(path)
     )
 
 
 def as_text(path: str) -> str:
-    """A path as text that every table and page can hold: bytes that are not UTF-8 are spelt \\xff."""
+    """Return a path as valid text: bytes that are not UTF-8 are written as \\xff."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _meant(name: str) -> Iterator[str]:
-    if name and os.path.lexists(name):  # also a name with brackets, and a link that leads nowhere
-        yield from _files_of(name)
+def _find_images(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The image files, and the names that have none."""
+    paths: dict[tuple[str, str], str] = {}
+    names_without_images: list[str] = []
+    for name in names:
+        matches = list(_matches(name))
+        for path in matches:
+            paths.setdefault(_identity(path), path)
+        if not matches:
+            names_without_images.append(name)
+    if not paths:
+        places = ", ".join(printable(name) for name in names_without_images[:MAX_NAMES_IN_ERROR])
+        raise InputError(
+            "images", expected=FORMATS, got=f"none in {places}", advice="give other files, folders or globs"
+        )
+    return list(paths.values()), names_without_images
+
+
+def _matches(name: str) -> Iterator[str]:
+    if name and os.path.lexists(name):  # also a name with brackets, and a broken link
+        yield from _files(name)
     elif glob.has_magic(name):
         for match in sorted(glob.iglob(name, recursive=True)):  # noqa: PTH207 - patterns are absolute
-            yield from _files_of(match)
+            yield from _files(match)
     else:
-        raise InputError(f"images: expected a file, folder or glob, got '{printable(name)}', which is not there")
+        raise InputError("images", expected="a file, folder or glob", got=f"'{printable(name)}', which does not exist")
 
 
-def _files_of(name: str) -> Iterator[str]:
-    return _in_folder(name) if Path(name).is_dir() else iter([name])
+def _files(name: str) -> Iterator[str]:
+    return _files_in_folder(name) if Path(name).is_dir() else iter([name])
 
 
-def _in_folder(folder: str) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder, onerror=_refuse):
+def _files_in_folder(folder: str) -> Iterator[str]:
+    for parent, folders, files in os.walk(folder, onerror=_raise_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
                 yield str(Path(parent, name))
 
 
-def _refuse(error: OSError) -> NoReturn:
+def _raise_unreadable(error: OSError) -> NoReturn:
     folder = printable(os.fsdecode(error.filename))
-    raise EnvironmentFailure(
-        f"images: expected to list {folder}, got: {error.strerror}; check who may read it"
-    ) from error
+    raise EnvironmentFailure(f"images: {error.strerror}: {folder}", advice="check its permissions") from error
 
 
-def _place(path: str) -> tuple[str, str]:
-    """What two names of one file have in common; a link to a file is a file of its own."""
+def _identity(path: str) -> tuple[str, str]:
+    """Equal for two names of one file; a link to a file is a file of its own."""
     return _real_folder(str(Path(path).parent)), Path(path).name
 
 

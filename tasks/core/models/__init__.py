@@ -1,1 +1,1 @@
-"""Models: networks, and loading their weights."""
+"""Networks, and their weights on disk."""

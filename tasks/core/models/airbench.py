@@ -1,31 +1,31 @@
-"""A small network for CIFAR-10's images that is quick to train: a whitening first layer, then convolutions in groups.
+"""A small network that trains fast: a whitening first layer, then groups of convolutions.
 
-The design is Keller Jordan's, https://arxiv.org/abs/2404.00498, here with widths that suit the machine.
+The design is Keller Jordan's, https://arxiv.org/abs/2404.00498, with other widths.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-PATCH = 2  # pixels on a side, that the first layer sees
-SMALLEST_VARIANCE = 1e-4  # keeps what is almost constant in a patch from being blown up
-BATCH_NORM_MOMENTUM = 0.4  # of the latest batch in the running statistics: training is short
+PATCH = 2  # width and height of the first layer's filters, in pixels
+MIN_VARIANCE = 1e-4  # limits the scale of directions that are almost constant
+BATCH_NORM_MOMENTUM = 0.4  # high, as training is short
 
 
 def fast(classes: int) -> nn.Module:
-    """About 10 million multiplications an image, forward: for a CPU."""
+    """The network for a CPU: about 10 million multiplications per image in a forward pass."""
     return AirbenchNet(classes, widths=(16, 64, 128), strided=True)
 
 
 def record(classes: int) -> nn.Module:
-    """Eleven times as many, for a GPU."""
+    """The network for a GPU: eleven times as many multiplications."""
     return AirbenchNet(classes, widths=(64, 256, 256))
 
 
 class AirbenchNet(nn.Module):
     """Three groups of two 3x3 convolutions, each group halving the image; logits [N, classes] of [N, 3, 32, 32].
 
-    With `strided` the first group halves by its first convolution, which then takes a quarter of the arithmetic.
+    With `strided` the first group halves the image by a strided convolution, with a quarter of the arithmetic.
     """
 
     def __init__(self, classes: int, widths: tuple[int, int, int], *, strided: bool = False) -> None:
@@ -39,25 +39,26 @@ class AirbenchNet(nn.Module):
             self.head.weight.div_(self.head.weight.std())
 
     def prepare_on_training_images(self, inputs_nchw: Tensor) -> None:
-        """Fill the first layer, which is not trained, from training images: their patches come out uncorrelated."""
-        inputs = inputs_nchw.cpu() if inputs_nchw.device.type == "mps" else inputs_nchw  # which has no float64
+        """Compute the fixed first layer from training images, so that its outputs are uncorrelated."""
+        inputs = inputs_nchw.cpu() if inputs_nchw.device.type == "mps" else inputs_nchw  # MPS has no float64
         windows = inputs.double().unfold(2, PATCH, 1).unfold(3, PATCH, 1)
-        patches = windows.permute(1, 4, 5, 0, 2, 3).flatten(3).flatten(0, 2)  # a row for each value of a patch
+        patches = windows.permute(1, 4, 5, 0, 2, 3).flatten(3).flatten(0, 2)  # [values of a patch, patches]
         variances, directions = torch.linalg.eigh((patches @ patches.T / patches.shape[1]).cpu())
-        filters = (directions / (variances + SMALLEST_VARIANCE).sqrt()).T.reshape(-1, 3, PATCH, PATCH)
+        filters = (directions / (variances + MIN_VARIANCE).sqrt()).T.reshape(-1, 3, PATCH, PATCH)
         with torch.no_grad():
-            self.whitening.weight.copy_(torch.cat([filters, -filters]))  # GELU damps what is negative
+            self.whitening.weight.copy_(torch.cat([filters, -filters]))  # GELU damps negative values
 
     def forward(self, inputs_nchw: Tensor) -> Tensor:
         maps = self.groups(self.whitening(inputs_nchw))
-        # Pooled, as a compiled `amax` compares rounded values with others and divides by how many it finds: none.
+        # Not `amax`: compiled, its backward compares rounded values, may find no maximum, and divides by 0.
         features = max_pool2d(maps, maps.shape[2:]).flatten(1)
         logits: Tensor = self.head(features) / features.shape[1]
         return logits
 
 
 def group(inputs: int, outputs: int, strided: bool) -> nn.Sequential:
-    # Both make 15 pixels of 31.
+    """Two convolutions with batch norm and GELU; the image is halved by the first one if `strided`, else by pooling."""
+    # Both halve 31 pixels to 15.
     halving = (
         [convolution(inputs, outputs, stride=2, padding=0)]
         if strided
@@ -74,14 +75,14 @@ def group(inputs: int, outputs: int, strided: bool) -> nn.Sequential:
 
 
 def convolution(inputs: int, outputs: int, stride: int = 1, padding: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution that at first passes on as many of its inputs as it can."""
+    """A 3x3 convolution that starts as the identity on as many channels as possible."""
     layer = nn.Conv2d(inputs, outputs, 3, stride, padding, bias=False)
     nn.init.dirac_(layer.weight.data[:inputs])
     return layer
 
 
 def normalization(channels: int) -> nn.BatchNorm2d:
-    """Batch norm without a scale of its own: the filters before it have a fixed length."""
+    """Batch norm without a trained scale: the filters before it have a fixed norm."""
     layer = nn.BatchNorm2d(channels, momentum=BATCH_NORM_MOMENTUM)
     layer.weight.requires_grad_(False)
     return layer

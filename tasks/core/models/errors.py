@@ -1,4 +1,4 @@
-"""What goes wrong in the code of a network, in one line that says where."""
+"""Errors in a network's code, as one line with the place in the code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,24 +9,24 @@ from tasks.core.errors import CifarFlowError, InputError
 
 @contextmanager
 def model_errors(model: str, expected: str, *, only_within: str | None = None) -> Iterator[None]:
-    """Turn whatever goes wrong, or what did within a module or in the model's own package, into an InputError."""
+    """Turn any error into an InputError; with `only_within`, an error from that module or the model's package."""
     try:
         yield
     except CifarFlowError:
         raise
     except Exception as error:
-        places = _places(error, model.partition(":")[0].partition(".")[0])
-        if only_within and not places and not _places(error, only_within):
+        lines = _lines_in(error, model.partition(":")[0].partition(".")[0])
+        if only_within and not lines and not _lines_in(error, only_within):
             raise
-        words, where = str(error).strip().partition("\n")[0], f" ({places[-1]})" if places else ""
-        raise InputError(f"model {model}: expected {expected}, got {type(error).__name__}: {words}{where}") from error
+        message, place = str(error).strip().partition("\n")[0], f" ({lines[-1]})" if lines else ""
+        got = f"{type(error).__name__}: {message}{place}"
+        raise InputError(f"model {model}", expected=expected, got=got) from error
 
 
-def _places(error: Exception, package: str) -> list[str]:
-    """The lines of a package or module that led to an error, the last one last."""
-    walked = walk_tb(error.__traceback__)
+def _lines_in(error: Exception, package: str) -> list[str]:
+    """The lines of a package or module in an error's traceback, outermost first."""
     return [
         f"{frame.f_code.co_filename}, line {line}"
-        for frame, line in walked
+        for frame, line in walk_tb(error.__traceback__)
         if f"{frame.f_globals.get('__name__', '')}.".startswith(f"{package}.")
     ]

@@ -5,7 +5,7 @@ from torchvision.models import resnet18 as imagenet_resnet18
 
 
 def resnet18(classes: int) -> nn.Module:
-    """ResNet-18 whose stem keeps 32x32 images whole: a 3x3 convolution, and no pooling.
+    """ResNet-18 with a stem for 32x32 images: a 3x3 convolution and no pooling.
 
     He et al. (2015), https://arxiv.org/abs/1512.03385, section 4.2
     """

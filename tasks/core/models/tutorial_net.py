@@ -1,4 +1,4 @@
-"""The network of the tutorial."""
+"""The tutorial's network."""
 
 import torch
 from torch import Tensor, nn

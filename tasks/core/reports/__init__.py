@@ -1,1 +1,1 @@
-"""Reports: self-contained HTML pages."""
+"""Self-contained HTML pages: the report of a run, the comparison of runs, and predictions."""

@@ -1,4 +1,4 @@
-"""From a template to a page: one look, one set of filters, and no script but our own."""
+"""Renders self-contained HTML pages from their templates."""
 
 import hashlib
 from base64 import b64encode
@@ -8,28 +8,28 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, meta
 
-FOLDER = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(template: str, script: str | None = None, **shown: Any) -> str:
-    """A page of `template`; its own `script`, a file beside it, is the only one that a browser may run."""
-    code = (FOLDER / script).read_text(encoding="utf-8") if script else ""
+def render(template: str, script: str | None = None, **context: Any) -> str:
+    """Render a page; a browser runs no script in it but `script`, a file next to the template."""
+    code = (TEMPLATES / script).read_text(encoding="utf-8") if script else ""
     digest = b64encode(hashlib.sha256(code.encode()).digest()).decode()
-    return _environment().get_template(template).render(script=code, script_digest=digest, **shown)
+    return _environment().get_template(template).render(script=code, script_digest=digest, **context)
 
 
 def digests(template: str, script: str | None = None) -> dict[str, str]:
-    """The SHA-256 of each file that a page is made of, by its path in the project."""
+    """Return the SHA-256 of each file that a page is rendered from, by its path in the project."""
     names, waiting = set[str](), [template, *([script] if script else [])]
     environment = _environment()
     while waiting:
         name = waiting.pop()
         names.add(name)
         if name.endswith(".j2"):
-            source = environment.parse((FOLDER / name).read_text(encoding="utf-8"))
+            source = environment.parse((TEMPLATES / name).read_text(encoding="utf-8"))
             waiting += [each for each in meta.find_referenced_templates(source) if each and each not in names]
     return {
-        f"tasks/core/reports/templates/{name}": hashlib.sha256((FOLDER / name).read_bytes()).hexdigest()
+        f"tasks/core/reports/templates/{name}": hashlib.sha256((TEMPLATES / name).read_bytes()).hexdigest()
         for name in sorted(names)
     }
 
@@ -44,7 +44,7 @@ def interval(low: float | None, high: float | None) -> str:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(FOLDER),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

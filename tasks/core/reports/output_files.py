@@ -1,50 +1,63 @@
-"""Where a command leaves files that are no artifacts: what its --output names."""
+"""The files that a command writes outside the store, at the path of its --output or --html."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from tasks.core.errors import EnvironmentFailure, InputError
 from tasks.core.store.opening import DESCRIPTION
 
-PAGE_SUFFIX = ".html"
-LONGEST_NAME = 240  # file systems take 255, and what is being written has a longer one
+MAX_NAME_BYTES = 240  # file systems take 255; a file that is being written has a longer name
 
 
-def check_output(files: Iterable[Path]) -> None:
-    """InputError where a name is too long, or a folder, a file or a store in the way of what is to be written."""
-    for file in files:
-        if (length := len(os.fsencode(file.name))) > LONGEST_NAME:
-            raise InputError(f"output: expected a name of at most {LONGEST_NAME} bytes, got one of {length}")
-        if os.path.isdir(file):  # noqa: PTH112 - pathlib's raises where a name is too long
-            raise InputError(f"output: expected a file, got the folder {file}; give another by --output")
-        if os.path.isfile(file.parent):  # noqa: PTH113
-            raise InputError(f"output: expected a folder, got a file: {file.parent}; give another by --output")
-        if os.path.isfile(file.parent / DESCRIPTION):  # noqa: PTH113
-            raise InputError(f"output: expected a folder of your own, got the store {file.parent}; give another one")
+def comparison_files(page: Path) -> tuple[Path, Path]:
+    """Return the page of a comparison and the JSON file next to it.
 
-
-def make_output_folder(folder: Path) -> None:
-    """Make a folder unless it is there; InputError if a file is in its way."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"output: expected a folder, got a file: {folder}; give another by --output") from None
-    except OSError as error:
-        raise EnvironmentFailure(f"output: {error.strerror}: {folder}; give another folder by --output") from error
-
-
-def numbers_file(page: Path) -> Path:
-    """The file for a page's numbers; InputError unless a page can be written there."""
-    if page.suffix != PAGE_SUFFIX:
-        raise InputError(f"output: expected a file that ends in {PAGE_SUFFIX}, got the name {page}; give another one")
-    numbers = page.with_suffix(".json")
-    check_output([page, numbers])
-    return numbers
+    Raises:
+        InputError: They cannot be written there.
+    """
+    if page.suffix != ".html":
+        raise InputError("--html", expected="a file name that ends in .html", got=str(page))
+    files = page, page.with_suffix(".json")
+    check_output(*files, option="--html")
+    return files
 
 
 def prediction_files(folder: Path) -> tuple[Path, Path, Path]:
-    """The gallery, the table of what cannot be read, and that of the answers; InputError where these cannot be."""
+    """Return the gallery, the table of unreadable files and the table of predictions.
+
+    Raises:
+        InputError: They cannot be written there.
+    """
     files = folder / "gallery.html", folder / "unreadable.parquet", folder / "predictions.parquet"
-    check_output(files)
+    check_output(*files)
     return files
+
+
+def check_output(*files: Path, option: str = "--output") -> None:
+    """Raise InputError if a name is too long, or if a folder, a file or a store is in the way."""
+    advice = f"give another {option}"
+    for file in files:
+        if (length := len(os.fsencode(file.name))) > MAX_NAME_BYTES:
+            raise InputError(option, expected=f"a file name of at most {MAX_NAME_BYTES} bytes", got=f"{length} bytes")
+        if os.path.isdir(file):  # noqa: PTH112 - Path.is_dir raises if the name is too long
+            raise InputError(option, expected="a file", got=f"the folder {file}", advice=advice)
+        if os.path.isfile(file.parent):  # noqa: PTH113
+            raise _folder_is_a_file(file.parent, option)
+        if os.path.isfile(file.parent / DESCRIPTION):  # noqa: PTH113
+            raise InputError(
+                option, expected="a folder outside the store", got=f"the store {file.parent}", advice=advice
+            )
+
+
+def make_output_folder(folder: Path, option: str = "--output") -> None:
+    """Create a folder and its parents if they do not exist."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise _folder_is_a_file(folder, option) from None
+    except OSError as error:
+        raise EnvironmentFailure(f"{option}: {error.strerror}: {folder}", advice=f"give another {option}") from error
+
+
+def _folder_is_a_file(path: Path, option: str) -> InputError:
+    return InputError(option, expected="a folder", got=f"the file {path}", advice=f"give another {option}")

@@ -1,4 +1,4 @@
-"""What a report says beside its tables, and the command that makes its numbers again."""
+"""The provenance that a report shows: stages, versions, and the command that reproduces the numbers."""
 
 import shlex
 from collections.abc import Mapping
@@ -12,28 +12,19 @@ from tasks.core.recipes import RECIPES, Recipe
 from tasks.core.store import Store
 from tasks.core.store.artifact import ArtifactRef, Manifest
 
-STAGE_OF = {
-    "raw": "download",
-    "dataset": "normalize",
-    "data_checks": "normalize",
-    "weights": "train",
-    "predictions": "evaluate",
-    "per_class": "evaluate",
-}
-
 
 class StageFact(FrozenModel):
-    """One stage of the run: what it made or reused and from what, how long that took and when."""
+    """One artifact of the run: its stage, its inputs, and when it was built."""
 
     stage: str
     artifact: str
     inputs: tuple[str, ...] = ()
     seconds: float
-    made_at: str
+    built_at: str
 
 
 class Facts(FrozenModel):
-    """All that the report shows and that is not in the tables."""
+    """Everything that a report shows besides its tables and images."""
 
     recipe: dict[str, JsonValue]
     seed: int
@@ -47,54 +38,63 @@ class Facts(FrozenModel):
 
 
 def report_facts(
-    store: Store, artifacts: Mapping[str, ArtifactRef], *, promoted: bool, verdict: str, pinned: bool
+    store: Store,
+    artifacts: Mapping[str, ArtifactRef],
+    tasks: Mapping[str, str],
+    promoted: bool,
+    verdict: str,
+    *,
+    pinned: bool,
 ) -> Facts:
-    """Quoted from when these bytes were first made, so that it stays true."""
-    firsts = {name: store.first_with_same_bytes(artifacts[name]) for name in STAGE_OF}
-    made = {name: manifest for name, manifest in firsts.items() if manifest}
+    """Collect the facts from the manifests that first held these bytes, so that they never change.
+
+    `tasks` names the task of each artifact, in the order of the pipeline.
+    """
+    first_manifests = {name: store.first_with_same_bytes(artifacts[name]) for name in tasks}
+    manifests = {name: manifest for name, manifest in first_manifests.items() if manifest}
     lineage = load_lineage(store.open(artifacts["weights"]))
     return Facts(
         recipe=lineage.recipe.model_dump(mode="json"),
         seed=lineage.seed,
         pinned=pinned,
-        device=made["weights"].made.device,
-        versions=made["weights"].made.versions,
+        device=manifests["weights"].made.device,
+        versions=manifests["weights"].made.versions,
         stages=tuple(
             StageFact(
-                stage=STAGE_OF[name],
+                stage=tasks[name],
                 artifact=str(manifest.ref),
                 inputs=tuple(manifest.key.inputs),
                 seconds=manifest.made.seconds,
-                made_at=manifest.made.at,
+                built_at=manifest.made.at,
             )
-            for name, manifest in made.items()
+            for name, manifest in manifests.items()
         ),
-        command=command_of(lineage.recipe, lineage.seed, lineage.dataset, made["weights"]),
+        command=reproduction_command(lineage.recipe, lineage.seed, lineage.dataset, manifests["weights"]),
         promoted=promoted,
         verdict=verdict,
     )
 
 
-def command_of(recipe: Recipe, seed: int, dataset: Identity, weights: Manifest) -> str:
-    """The command that makes the same weights; an archive of one's own is named by its digest, and not by its place."""
-    found: dict[str, JsonValue] = {}
+def reproduction_command(recipe: Recipe, seed: int, dataset: Identity, weights: Manifest) -> str:
+    """Return the command that trains the same weights; an archive is named by its digest, not by its path."""
+    options: dict[str, JsonValue] = {}
     if dataset.kind == "generated":
-        found["source"] = "synthetic"
+        options["source"] = "synthetic"
     elif dataset.kind == "archive":
-        found |= {"source": "ARCHIVE", "sha256": dataset.sha256}
-    usual = RECIPES[recipe.name].model_dump(mode="json")
-    found["recipe"] = recipe.name
-    found |= {name: value for name, value in recipe.model_dump(mode="json").items() if usual[name] != value}
+        options |= {"source": "ARCHIVE", "sha256": dataset.sha256}
+    defaults = RECIPES[recipe.name].model_dump(mode="json")
+    options["recipe"] = recipe.name
+    options |= {name: value for name, value in recipe.model_dump(mode="json").items() if defaults[name] != value}
     environment = weights.key.environment
-    found |= {"seed": seed, "device": environment["device"]}
+    options |= {"seed": seed, "device": environment["device"]}
     if validation := weights.key.settings["validation"]:
-        found["validation"] = validation
+        options["validation"] = validation
     if environment["devices"] != 1:
-        found["devices"] = environment["devices"]
-    words = ["python", "flows/cifar_flow.py"]
+        options["devices"] = environment["devices"]
     if environment["deterministic"]:
-        found["deterministic"] = True
-    for name, value in found.items():
+        options["deterministic"] = True
+    words = ["python", "flows/cifar_flow.py"]
+    for name, value in options.items():
         option = name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")

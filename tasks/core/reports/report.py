@@ -1,4 +1,4 @@
-"""The report of a run: one page that needs nothing else, and its numbers for machines."""
+"""The report of a run: a self-contained page, and its numbers as JSON."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ PAGE = ("report.html.j2", "report.js")
 
 @dataclass(frozen=True)
 class Results:
-    """What a run came to: the dataset, and the tables and numbers that its stages left."""
+    """The dataset of a run, and the tables and scores that its stages built."""
 
     dataset: Dataset
     checks: DataChecks
@@ -42,7 +42,7 @@ class Results:
 
 
 class Metrics(FrozenModel):
-    """What `metrics.json` holds."""
+    """The content of `metrics.json`."""
 
     accuracy: float
     accuracy_low: float
@@ -62,7 +62,7 @@ class Metrics(FrozenModel):
     scores: dict[str, Estimate]
 
 
-class HeatRow(NamedTuple):
+class ConfusionRow(NamedTuple):
     """A row of the confusion matrix; each cell is a count and its share of the row."""
 
     label: str
@@ -70,7 +70,11 @@ class HeatRow(NamedTuple):
 
 
 def build_report(folder: Path, facts: Facts, payloads: Mapping[str, Path]) -> None:
-    """Leave `report.html` and `metrics.json` in `folder`, from the folders of the stages' payloads by name."""
+    """Write `report.html` and `metrics.json` to `folder`.
+
+    Args:
+        payloads: The folder of each artifact's files, by the name of the artifact.
+    """
     weights, predictions, per_class = (payloads[name] for name in ("weights", "predictions", "per_class"))
     results = Results(
         dataset=load_dataset(payloads["dataset"]),
@@ -85,8 +89,8 @@ def build_report(folder: Path, facts: Facts, payloads: Mapping[str, Path]) -> No
 
 
 def write_report(folder: Path, facts: Facts, results: Results) -> None:
-    """Write `report.html` and `metrics.json`: byte for byte the same for the same arguments."""
-    metrics = summarize(facts, results)
+    """Write `report.html` and `metrics.json`; the same arguments give the same bytes."""
+    metrics = compute_metrics(facts, results)
     dataset, training = results.dataset, results.training
     page = html.render(
         *PAGE,
@@ -101,8 +105,8 @@ def write_report(folder: Path, facts: Facts, results: Results) -> None:
         held_out=bool(training["validation_accuracy"].notna().any()),
         accuracy_chart=accuracy_chart(results.per_class),
         reliability_chart=reliability_chart(results.calibration),
-        per_class=_rows(results.per_class),
-        confusion=list(heat_rows(confusion_matrix(results.predictions), dataset.classes)),
+        per_class=_records(results.per_class),
+        confusion=list(_confusion_rows(confusion_matrix(results.predictions), dataset.classes)),
         gallery=make_gallery(dataset, results.predictions),
     )
     numbers = json.dumps(metrics.model_dump(), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
@@ -110,7 +114,7 @@ def write_report(folder: Path, facts: Facts, results: Results) -> None:
     (folder / "metrics.json").write_text(numbers + "\n", encoding="utf-8", newline="\n")
 
 
-def summarize(facts: Facts, results: Results) -> Metrics:
+def compute_metrics(facts: Facts, results: Results) -> Metrics:
     dataset, training, per_class = results.dataset, results.training, results.per_class
     correct, images = int(per_class["correct"].sum()), int(per_class["support"].sum())
     low, high = wilson_interval(correct, images)
@@ -124,49 +128,49 @@ def summarize(facts: Facts, results: Results) -> Metrics:
         images=images,
         final_loss=float(training["running_loss"].iloc[-1]),
         dataset=dataset.identity.model_dump(),
-        generated_images=dataset.identity.generated,
+        generated_images=dataset.identity.is_generated,
         recipe=facts.recipe,
         seed=facts.seed,
         promoted=facts.promoted,
         verdict=facts.verdict,
-        per_class={str(name): _number(accuracy) for name, accuracy in accuracies.items()},
+        per_class={str(name): _number_or_none(accuracy) for name, accuracy in accuracies.items()},
         best_class=str(tested.idxmax()),
         worst_class=str(tested.idxmin()),
         scores=dict(results.scores),
     )
 
 
-def summary_markdown(metrics: Mapping[str, Any]) -> str:
-    """What `metrics.json` says, in a few lines for Prefect's UI."""
-    found = Metrics.model_validate(metrics)
-    interval = html.interval(found.accuracy_low, found.accuracy_high)
+def summary_markdown(content: Mapping[str, Any]) -> str:
+    """Summarize the content of `metrics.json` for Prefect's UI."""
+    metrics = Metrics.model_validate(content)
+    interval = html.interval(metrics.accuracy_low, metrics.accuracy_high)
     lines = [
-        f"**{found.accuracy:.1%} accuracy** (95% interval {interval}) on {found.images:,} test images "
-        f"with the {found.recipe['name']} recipe; dataset: {found.dataset['name']}.",
-        f"**{'Promoted' if found.promoted else 'Not promoted'}**: {found.verdict}",
-        f"Log loss {found.scores['log_loss'].value:.3f}, expected calibration error "
-        f"{found.scores['expected_calibration_error'].value:.1%}.",
-        f"Best class: {found.best_class}. Worst class: {found.worst_class}.",
+        f"**{metrics.accuracy:.1%} accuracy** (95% interval {interval}) on {metrics.images:,} test images "
+        f"with the {metrics.recipe['name']} recipe; dataset: {metrics.dataset['name']}.",
+        f"**{'Promoted' if metrics.promoted else 'Not promoted'}**: {metrics.verdict}",
+        f"Log loss {metrics.scores['log_loss'].value:.3f}, expected calibration error "
+        f"{metrics.scores['expected_calibration_error'].value:.1%}.",
+        f"Best class: {metrics.best_class}. Worst class: {metrics.worst_class}.",
     ]
-    if found.generated_images:
+    if metrics.generated_images:
         lines.insert(0, "**GENERATED IMAGES, NOT CIFAR-10**")
     return "\n\n".join(escape(line, quote=False) for line in lines)
 
 
-def heat_rows(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Iterator[HeatRow]:
+def _confusion_rows(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Iterator[ConfusionRow]:
     for name, row in zip(classes, counts.tolist(), strict=True):
         images = max(sum(row), 1)
-        yield HeatRow(name, [(count, count / images) for count in row])
+        yield ConfusionRow(name, [(count, count / images) for count in row])
 
 
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The table for the template, which tells a missing value by None."""
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table for the template, with None for a missing value."""
     return [
         {str(name): None if pd.isna(value) else value for name, value in row.items()}
         for row in table.to_dict("records")
     ]
 
 
-def _number(value: Any) -> float | None:
-    """JSON knows no NaN: a class without images has no number."""
+def _number_or_none(value: Any) -> float | None:
+    """JSON has no NaN, which a class without test images has."""
     return float(value) if pd.notna(value) else None

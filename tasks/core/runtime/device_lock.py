@@ -1,8 +1,8 @@
-"""Who trains on a device: one run at a time, by a kernel lock that ends with its process however that ends."""
+"""One training run per device: kernel locks, which the operating system releases when their process ends."""
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,91 +11,63 @@ from filelock import FileLock, Timeout
 
 from tasks.core.config import cache_folder
 from tasks.core.errors import EnvironmentFailure
+from tasks.core.runtime.logs import logger
 
 if TYPE_CHECKING:
-    import torch  # takes seconds, and most of this does without
+    import torch  # importing it takes seconds
 
-# All users of a GPU must meet here, so it is in /tmp, as X11's locks are (TMPDIR can be each one's own); not sticky, as
-# in a sticky folder Linux (fs.protected_regular) and filelock refuse a lock file that another user made.
-FOLDER = Path("/tmp/cifar-flow-devices")
-POLL_S = 0.25
+# All users of a GPU must share this folder, so it is in /tmp (TMPDIR can differ between users). It is not sticky: in a
+# sticky folder Linux (fs.protected_regular) and filelock refuse a lock file that another user created.
+SHARED_FOLDER = Path("/tmp/cifar-flow-devices")
+LOG_AFTER_S = 0.25
 
 
 def lock_names(device: "torch.device", count: int = 1) -> tuple[str, ...]:
-    """What to lease for a device and those after it: none for a CPU, and a GPU by the name that never changes."""
+    """Return the locks of `count` devices from `device` on: none for a CPU, and for a GPU one named by its UUID."""
     if device.type != "cuda":
         return () if device.type == "cpu" else (device.type,)
     from torch.cuda import get_device_properties
 
-    return tuple(f"cuda-GPU-{get_device_properties((device.index or 0) + place).uuid}" for place in range(count))
+    first = device.index or 0
+    return tuple(f"cuda-GPU-{get_device_properties(index).uuid}" for index in range(first, first + count))
 
 
 @contextmanager
-def device_lock(devices: Sequence[str], holder: str, log: Callable[[str], None]) -> Iterator[None]:
-    """Have the devices for this process alone; wait for who has them, and say for whom."""
-    with ExitStack() as held:
-        folder = _folder(log) if devices else FOLDER
-        for device in sorted(set(devices)):  # in one order everywhere, or two runs could wait for each other
-            held.enter_context(_held(folder, device, f"{holder} (process {os.getpid()})", log))
+def device_lock(names: Sequence[str]) -> Iterator[None]:
+    """Hold the locks with these names; wait, and log it once, while another process holds one of them."""
+    with ExitStack() as locks:
+        folder = _lock_folder() if names else SHARED_FOLDER
+        for name in sorted(set(names)):  # one order for all processes, so that no two wait for each other
+            lock = FileLock(folder / f"{name}.lock", mode=0o666)
+            _acquire(lock, name)
+            locks.callback(lock.release)
         yield
 
 
-@contextmanager
-def _held(folder: Path, device: str, words: str, log: Callable[[str], None]) -> Iterator[None]:
-    lock, signature = FileLock(folder / f"{device}.lock", mode=0o666), folder / f"{device}.holder"
-    said = holder = None
-    while not _taken(lock):
-        seen, holder = holder, _holder(signature)
-        # Who took the lock a moment ago may not have signed yet, so what is read once only is not believed.
-        if holder == seen and (said is None or holder not in ("", said)):
-            log(f"waiting for {device}, which {holder or 'another process'} is using")
-            said = holder
+def _acquire(lock: FileLock, name: str) -> None:
     try:
-        with suppress(OSError):  # the signature is a courtesy
-            signature.unlink(missing_ok=True)
-            with signature.open("x", encoding="utf-8", errors="replace") as file:  # "x" follows no link
-                os.fchmod(file.fileno(), 0o644)
-                file.write(words)
-        yield
-    finally:
-        with suppress(OSError):
-            signature.unlink()
-        lock.release()
-
-
-def _taken(lock: FileLock) -> bool:
-    try:
-        lock.acquire(timeout=POLL_S)
-    except Timeout:
-        return False
+        try:
+            lock.acquire(timeout=LOG_AFTER_S)
+        except Timeout:
+            logger.info(f"train: waiting for {name}, another process trains on it")
+            lock.acquire()
     except OSError as error:
-        raise EnvironmentFailure(
-            f"{lock.lock_file}: expected a lock for all, got {error.strerror}; delete it"
-        ) from error
-    return True
+        expected = "a lock file for all users"
+        raise EnvironmentFailure(lock.lock_file, expected=expected, got=error.strerror, advice="delete it") from error
 
 
-def _holder(signature: Path) -> str:
-    """Who signed, if anyone did. Others may have put anything there: a link, a pipe, control characters."""
-    with suppress(OSError), ExitStack() as opened:
-        descriptor = os.open(signature, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-        opened.callback(os.close, descriptor)
-        return "".join(filter(str.isprintable, os.read(descriptor, 300).decode(errors="replace")))
-    return ""
-
-
-def _folder(log: Callable[[str], None]) -> Path:
-    """The folder of the locks: everybody's, or the user's own where that cannot be had."""
+def _lock_folder() -> Path:
+    """Return the folder for all users, or the user's own where the shared one cannot be written."""
     with suppress(OSError):
-        if not FOLDER.exists():
-            aside = Path(tempfile.mkdtemp(dir=FOLDER.parent))
-            aside.chmod(0o777)
+        if not SHARED_FOLDER.exists():
+            new = Path(tempfile.mkdtemp(dir=SHARED_FOLDER.parent))
+            new.chmod(0o777)
             with suppress(OSError):  # another process may be faster
-                aside.rename(FOLDER)  # so that it is open to all from its start, even if this process is killed
-            aside.rmdir()
-    if FOLDER.is_dir() and not FOLDER.is_symlink() and os.access(FOLDER, os.W_OK | os.X_OK):
-        return FOLDER
+                new.rename(SHARED_FOLDER)  # one step, so that the folder never exists with narrower permissions
+            new.rmdir()
+    if SHARED_FOLDER.is_dir() and not SHARED_FOLDER.is_symlink() and os.access(SHARED_FOLDER, os.W_OK | os.X_OK):
+        return SHARED_FOLDER
     own = cache_folder() / "devices"
-    log(f"{FOLDER} cannot be written to, so other users' runs on this machine's devices are not seen")
+    logger.info(f"train: cannot write to {SHARED_FOLDER}; training runs of other users on this device are not detected")
     own.mkdir(parents=True, exist_ok=True)
     return own

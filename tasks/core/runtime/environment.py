@@ -1,4 +1,4 @@
-"""What a run was made with: versions, the project's commit, who and where. For records, never for bytes."""
+"""The environment of a run, for its record: library versions, commit, user and machine."""
 
 import getpass
 import platform
@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from tasks.core.config import PROJECT
 
-RECORDED = ("cifar-flow", "prefect", "torch", "torchvision", "numpy", "pandas", "pyarrow")
+RECORDED_PACKAGES = ("cifar-flow", "prefect", "torch", "torchvision", "numpy", "pandas", "pyarrow")
 
 
 @cache
@@ -20,26 +20,27 @@ def library_version(name: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: library_version(name) for name in RECORDED}}
+    return {"python": platform.python_version(), **{name: library_version(name) for name in RECORDED_PACKAGES}}
 
 
-def who() -> str:
+def current_user() -> str:
+    """Return `user@machine`."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number that has no name
+    except (KeyError, OSError):  # a container may run under a user ID that has no name
         user = "unknown"
     return f"{user}@{platform.node()}"
 
 
 def git_commit() -> dict[str, str | bool] | None:
-    """The project's commit, and whether files differ from it; None outside a git checkout."""
+    """Return the project's commit and whether files differ from it, or None outside a git checkout."""
     try:
-        commit, changes = (_git("rev-parse", "HEAD"), _git("status", "--porcelain"))
+        commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
     except (OSError, subprocess.CalledProcessError):
         return None
     return {"commit": commit.strip(), "changed": bool(changes)}
 
 
-def _git(*words: str) -> str:
-    command = ["git", "-C", str(PROJECT), *words]
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(PROJECT), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout

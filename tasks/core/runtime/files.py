@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written aside, synced, then renamed into place."""
+"""Digests, and files that are either complete or absent: written to a temporary name, synced, then renamed."""
 
 import errno
 import hashlib
@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from tasks.core.errors import EnvironmentFailure
 
 MARGIN_BYTES = 50_000_000
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-REFUSED = {errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
+ACCESS_ERRORS = {errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
+UNCERTAIN_NS = 2_000_000_000
 
 
 def sha256_of(path: Path) -> str:
@@ -24,31 +26,24 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-_hashed: dict[tuple[int | Path, ...], str] = {}
-UNCERTAIN_NS = 2_000_000_000
-
-
 def sha256_cached(path: Path) -> str:
-    """The SHA-256 of a file, taken once in a process for as long as inode, size and times stay the same.
+    """Return the SHA-256 of a file, computed once per process while its inode, size and times stay the same.
 
-    A file that was changed a moment ago is hashed again: its times are too coarse to tell the next change.
+    A file that changed less than two seconds ago is not cached: its times are too coarse to show the next change.
     """
-    identity = _identity(path)
-    if identity not in _hashed:
-        sha256 = sha256_of(path)
-        if identity != _identity(path) or time.time_ns() - path.stat().st_ctime_ns < UNCERTAIN_NS:
-            return sha256
-        _hashed[identity] = sha256
-    return _hashed[identity]
+    stat = path.stat()
+    if time.time_ns() - stat.st_ctime_ns < UNCERTAIN_NS:
+        return sha256_of(path)
+    return _sha256_of_state(path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
-def _identity(path: Path) -> tuple[int | Path, ...]:
-    facts = path.stat()
-    return (path, facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+@cache
+def _sha256_of_state(path: Path, *_: int) -> str:
+    return sha256_of(path)
 
 
 def canonical_json(value: Any) -> str:
-    """The one spelling of a value that digests are taken of."""
+    """Return JSON in which equal values have equal text, for digests."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
@@ -56,8 +51,13 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def pretty_json(value: Any) -> bytes:
+    """Return JSON in the format of the store's own files."""
+    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
+
+
 def sync(path: Path) -> None:
-    """Have the disk hold a file's bytes, or a folder's names, before going on."""
+    """Flush a file's bytes, or a folder's names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -67,67 +67,62 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes the place of `path` in one rename when the block ends well."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    """Yield a temporary path beside `path` to write to; it replaces `path` when the block succeeds."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with disk_errors(path.parent):
-            yield aside
-            sync(aside)
-            aside.replace(path)
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
             sync(path.parent)
     except OSError as error:
-        if error.filename != str(aside):  # of something else
+        if error.filename != str(temporary):
             raise
-        raise EnvironmentFailure(
-            f"{path}: cannot be written ({error.strerror}); give another name or folder"
-        ) from error
+        problem = f"{path}: cannot be written ({error.strerror})"
+        raise EnvironmentFailure(problem, advice="give another name or folder") from error
     finally:
-        with suppress(OSError):  # what kept it from being written; that is told
-            aside.unlink(missing_ok=True)
+        with suppress(OSError):  # the error that stopped the write is the one to report
+            temporary.unlink(missing_ok=True)
 
 
-def unfinished(folder: Path) -> list[str]:
-    """The names in a folder that are being written, or were when a process was killed."""
-    return sorted({aside.name[1:].rpartition(".")[0] for aside in folder.glob(".*.*")})
+def unfinished_writes(folder: Path) -> list[str]:
+    """Return the names in a folder that are being written, or were when their process was killed."""
+    return sorted({temporary.name[1:].rpartition(".")[0] for temporary in folder.glob(".*.*")})
 
 
-def sweep(path: Path) -> None:
-    """Remove what killed processes left beside `path` in writing it. Nobody else may be writing it now."""
-    for aside in path.parent.glob(f".{path.name}.*"):
-        aside.unlink(missing_ok=True)
-
-
-def pretty_json(value: Any) -> bytes:
-    """JSON as it stands in the store's own files."""
-    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
+def remove_leftovers(path: Path) -> None:
+    """Delete temporary files of `path` that killed processes left; no other process may be writing it."""
+    for temporary in path.parent.glob(f".{path.name}.*"):
+        temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    with atomic_write(path) as aside:
-        aside.write_bytes(content)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def copy(source: Path, target: Path) -> None:
-    with atomic_write(target) as aside:
-        shutil.copyfile(source, aside)
+    with atomic_write(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
-def check_free_space(folder: Path, wanted_bytes: int) -> None:
-    """Refuse to begin what the disk has no room for."""
-    needed, free = wanted_bytes + MARGIN_BYTES, shutil.disk_usage(folder).free
+def check_free_space(folder: Path, size_bytes: int) -> None:
+    """Raise EnvironmentFailure unless the disk of `folder` has room for that many bytes and a margin."""
+    needed, free = size_bytes + MARGIN_BYTES, shutil.disk_usage(folder).free
     if free < needed:
-        sizes = f"expected {needed / 1e6:,.0f} MB free in {folder}, got {free / 1e6:,.0f} MB"
-        raise EnvironmentFailure(f"disk: {sizes}; free some or give --store")
+        expected, got = f"{needed / 1e6:,.0f} MB free in {folder}", f"{free / 1e6:,.0f} MB"
+        raise EnvironmentFailure("disk", expected=expected, got=got, advice="free some space or give --store")
 
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a full disk, and what is refused in `folder`, into one line that says where."""
+    """Turn a full disk, and a refused access inside `folder`, into an EnvironmentFailure."""
     try:
         yield
     except OSError as error:
-        refused_here = error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(folder)
-        if error.errno not in DISK_FULL and not (error.errno in REFUSED and refused_here):
+        is_inside = error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(folder)
+        if error.errno not in DISK_FULL and not (error.errno in ACCESS_ERRORS and is_inside):
             raise
-        advice = "free some" if error.errno in DISK_FULL else "check the disk, and who may write there,"
-        raise EnvironmentFailure(f"disk: {error.strerror} in {folder}; {advice} or give another folder") from error
+        problem = f"disk: {error.strerror} in {folder}"
+        advice = "free some space" if error.errno in DISK_FULL else "check the disk and its permissions"
+        raise EnvironmentFailure(problem, advice=f"{advice} or give another folder") from error

@@ -1,4 +1,4 @@
-"""Random numbers: what PyTorch, NumPy and Python draw by themselves, as a network may, follows from a seed."""
+"""Seeds and states of the global random generators of PyTorch, NumPy and Python."""
 
 import random
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ import torch
 
 @contextmanager
 def fixed_seed(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Have what is drawn in this block follow from the seed; all state, a GPU's included, is then as it was."""
+    """Seed all generators, that of a GPU `device` included, and restore their states at the end of the block."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[device] if device and device.type == "cuda" else []):
@@ -28,8 +28,8 @@ def seed_all(seed: int) -> None:
     np.random.seed(seed % 2**32)
 
 
-def random_state(device: torch.device) -> dict[str, Any]:
-    """Where all of them stand, but for what MPS draws, as a checkpoint can hold it."""
+def get_random_state(device: torch.device) -> dict[str, Any]:
+    """Return the states of all generators except that of MPS, as values that a checkpoint can hold."""
     numpy: Any = np.random.get_state()
     _, key, *rest = numpy
     return {
@@ -41,6 +41,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Restore what `get_random_state` returned."""
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)

@@ -1,98 +1,92 @@
-"""The digests of code that is not the project's, as that of a network of one's own: file by file."""
+"""The digests of code outside the project, such as that of a custom network: one for each file."""
 
 import ast
-import hashlib
 import os
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from tasks.core.runtime.core_code import PACKAGE, module_digests, tree_digest
+from tasks.core.runtime.core_code import PACKAGE, module_digests, short_hash, tree_digest
 
-INSTALLED = ("site-packages", "dist-packages", Path(sysconfig.get_path("stdlib")).name)
+INSTALL_FOLDERS = ("site-packages", "dist-packages", Path(sysconfig.get_path("stdlib")).name)
+
+Location = tuple[Path, str]
+"""The folder that contains a top-level module or package, and the module's name."""
 
 
 def user_code_digests(modules: Iterable[str]) -> dict[str, str]:
-    """`{"mine/network.py": "3fa9…"}` for every Python file of the imported modules' packages and of what these import,
-    and `{"tasks/core/models/tutorial_net.py: Net": "3fa9…"}` for all of the core's modules that they import.
+    """Return the digests of all code that the imported modules depend on.
 
-    What is installed counts by its version instead: `{"package timm": "1.0.3"}`.
+    Returns:
+        `{"mine/network.py": "3fa9…"}` for every Python file of the modules' packages and of the packages that these
+        import; `{"tasks/core/models/tutorial_net.py: Net": "3fa9…"}` for the core's modules that they import; and
+        `{"package timm": "1.0.3"}` for installed packages.
     """
     digests: dict[str, str] = {}
-    of_core: set[str] = set()
-    waiting = {place for module in modules if (place := _place(module.partition(".")[0]))}
-    seen: set[tuple[Path, str]] = set()
-    while waiting:
-        folder, name = place = waiting.pop()
-        seen.add(place)
-        files = [] if folder.name in INSTALLED else _files(folder, name)
+    core_modules: set[str] = set()
+    pending = {location for module in modules if (location := _find_location(module.partition(".")[0]))}
+    done: set[Location] = set()
+    while pending:
+        folder, name = location = pending.pop()
+        done.add(location)
+        files = [] if folder.name in INSTALL_FOLDERS else _python_files(folder, name)
         if not files:
-            digests |= {f"package {package}": version(package) for package in _packages().get(name, [])}
+            digests |= {f"package {package}": version(package) for package in _distributions().get(name, [])}
         for file in files:
-            digests[file.relative_to(folder).as_posix()], imported = _read(file)
-            of_core |= {module for module in imported if f"{module}.".startswith(f"{PACKAGE}.")}
-            names = {module.partition(".")[0] for module in imported - of_core}
-            waiting |= {_found(folder, name) for name in names} - seen
-    return dict(sorted(digests.items())) | module_digests(of_core)
+            digests[file.relative_to(folder).as_posix()], imported = _read_code(file)
+            core_modules |= {module for module in imported if f"{module}.".startswith(f"{PACKAGE}.")}
+            names = {module.partition(".")[0] for module in imported - core_modules}
+            pending |= {_resolve_import(folder, name) for name in names} - done
+    return dict(sorted(digests.items())) | module_digests(core_modules)
 
 
-def _found(folder: Path, name: str) -> tuple[Path, str]:
-    """Where an imported top-level module or package lies: beside what imports it, or where Python finds it."""
-    beside = (folder, name)
-    return beside if _files(*beside) or name in _packages() else _place(name) or beside
+def _resolve_import(folder: Path, name: str) -> Location:
+    """Return where an imported top-level module is: in the importing folder, or where Python finds it."""
+    sibling = (folder, name)
+    return sibling if _python_files(*sibling) or name in _distributions() else _find_location(name) or sibling
 
 
-def _place(name: str) -> tuple[Path, str] | None:
-    """The folder where a top-level module or package lies, and its name there; None if it is in no file."""
+def _find_location(name: str) -> Location | None:
+    """Return where Python finds a top-level module, or None if it is not in a file."""
     try:
         spec = find_spec(name)
-    except ValueError:  # of what a program made by itself
+    except ValueError:  # a module that a program created at run time
         return None
-    if spec is None:
-        return None
-    folders = list(spec.submodule_search_locations or [])
-    if folders:
-        return Path(folders[0]).parent, name
-    return (Path(spec.origin).parent, name) if spec.origin and spec.has_location else None
+    paths = list(spec.submodule_search_locations or []) if spec else []
+    if spec and spec.origin and spec.has_location:
+        paths.append(spec.origin)
+    return (Path(paths[0]).parent, name) if paths else None
 
 
-def _files(folder: Path, name: str) -> list[Path]:
-    """A module's or a package's own; linked folders are part of it, too."""
-    found, seen = [folder / f"{name}.py"], set[Path]()
-    for place, folders, names in os.walk(folder / name, followlinks=True):
+def _python_files(folder: Path, name: str) -> list[Path]:
+    """Return all files of a module or package, those in linked folders included."""
+    files, visited = [folder / f"{name}.py"], set[Path]()
+    for path, folders, names in os.walk(folder / name, followlinks=True):
         folders.sort()
-        if (real := Path(place).resolve()) in seen:
+        if (real := Path(path).resolve()) in visited:
             folders.clear()
-            continue
-        seen.add(real)
-        found += [Path(place) / each for each in names if each.endswith(".py")]
-    return [file for file in sorted(found) if file.is_file()]
+        else:
+            visited.add(real)
+            files += [Path(path) / each for each in names if each.endswith(".py")]
+    return [file for file in sorted(files) if file.is_file()]
 
 
-def _read(file: Path) -> tuple[str, set[str]]:
-    """A file's digest, and what it imports; a file that is no Python, as a template may be, has one of its bytes."""
-    code = file.read_bytes()
+def _read_code(file: Path) -> tuple[str, set[str]]:
+    """Return a file's digest and its absolute imports; a file that is not valid Python (a template) has none."""
+    code, imported = file.read_bytes(), set[str]()
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError):
-        return hashlib.sha256(code).hexdigest()[:12], set()
-    return tree_digest(tree), set(_imported(tree))
-
-
-def _imported(tree: ast.Module) -> Iterator[str]:
-    """The modules that code imports, wherever in it; what it names by dots alone is of its own package."""
+        return short_hash(code), imported
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-            yield node.module
+            imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return tree_digest(tree), imported
 
 
-@cache
-def _packages() -> Mapping[str, list[str]]:
-    """What was installed under which name, by the names that are imported."""
-    return packages_distributions()
+_distributions = cache(packages_distributions)

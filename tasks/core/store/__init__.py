@@ -1,10 +1,11 @@
-"""The store: versioned artifacts, the runs that made them, and which run is the current one.
+"""The store: versioned artifacts, run records, and the current run.
 
-A version is the digest of its key. It is there whole or not at all, and never changes its bytes.
+A version is named by the digest of its key. It is complete or absent, and never changes its bytes.
 """
 
 from tasks.core.store.artifact import ArtifactRef
 from tasks.core.store.current import open_store
-from tasks.core.store.store import DamagedArtifact, Store
+from tasks.core.store.reader import DamagedArtifact
+from tasks.core.store.store import Store
 
 __all__ = ["ArtifactRef", "DamagedArtifact", "Store", "open_store"]

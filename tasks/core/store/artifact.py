@@ -1,4 +1,4 @@
-"""What an artifact is: the key its version follows from, the manifest that vouches for it, the stage that makes it."""
+"""Artifacts: the key that defines a version, the manifest that describes it, and the reasons for a rebuild."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,13 +9,12 @@ from pydantic import JsonValue
 from tasks.core.frozen_model import FrozenModel
 from tasks.core.runtime import files
 
-Log = Callable[[str], None]
-LONGEST_VALUES = 60
-MOST_DIFFERENCES = 8
+MAX_VALUE_CHARS = 70
+MAX_DIFFERENCES = 8
 
 
 class ArtifactRef(FrozenModel):
-    """Which artifact, in which version, and the digest of its content; all that travels between tasks."""
+    """A reference to one version and its content; the only thing that tasks pass to each other."""
 
     name: str
     version: str
@@ -26,10 +25,9 @@ class ArtifactRef(FrozenModel):
 
 
 class Key(FrozenModel):
-    """All that an artifact's bytes follow from, each ingredient by name so that a miss can be explained.
+    """Everything that an artifact's bytes depend on, each ingredient by name so that a miss can be explained.
 
-    `inputs` are content digests, so equal bytes count as equal, whatever made them. `attempt` grows when the same key
-    is made again on purpose, or came out with other bytes.
+    `inputs` are content digests: equal input bytes give the same key, whichever version holds them.
     """
 
     name: str
@@ -37,6 +35,9 @@ class Key(FrozenModel):
     settings: dict[str, JsonValue] = {}
     code: dict[str, str] = {}
     environment: dict[str, JsonValue] = {}
+    # A version never changes its bytes, but a build may give other bytes (a GPU) or be repeated on request (--refresh).
+    # The attempt number gives each such rebuild a version of its own. It is a part of the digest, and must stay one:
+    # the versions in existing stores are named by it.
     attempt: int = 0
 
     @property
@@ -48,18 +49,20 @@ class Key(FrozenModel):
 
 
 class FileFacts(FrozenModel):
+    """Size and digest of one payload file."""
+
     bytes: int
     sha256: str
 
     def describe_mismatch(self, size: int) -> str:
-        """What is wrong with a file of another digest, from its size."""
+        """Describe a file of another digest by its size."""
         if size != self.bytes:
             return f"expected {self.bytes:,} bytes, got {size:,}"
         return "its bytes are not those that were stored"
 
 
 class Provenance(FrozenModel):
-    """When, where, with what and for how long an artifact was made: facts that its bytes do not depend on."""
+    """When, where and how an artifact was built: facts that its bytes do not depend on."""
 
     at: str
     seconds: float
@@ -70,7 +73,7 @@ class Provenance(FrozenModel):
 
 
 class Manifest(FrozenModel):
-    """What a version holds and what it was made from; written last, so that it vouches for the rest."""
+    """The files, the key and the inputs of a version; written last, so a version with a manifest is complete."""
 
     name: str
     version: str
@@ -85,86 +88,84 @@ class Manifest(FrozenModel):
         return ArtifactRef(name=self.name, version=self.version, sha256=self.sha256)
 
     def is_consistent(self) -> bool:
+        """Whether name, version and digest agree with the key and the files."""
         payload = {name: facts.sha256 for name, facts in self.files.items()}
-        named = (self.name, self.version) == (self.key.name, self.key.version)
-        return named and self.sha256 == content_digest(payload)
+        matches_key = (self.name, self.version) == (self.key.name, self.key.version)
+        return matches_key and self.sha256 == content_digest(payload)
 
 
 def content_digest(payload: Mapping[str, str]) -> str:
-    """The digest of a whole payload, from the SHA-256 of each of its files by name."""
+    """The digest of a payload, from the SHA-256 of each file by name."""
     return files.digest_of(dict(payload))
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One artifact to be had: its key, what fills a folder with its payload, its inputs, and the device that does.
-
-    `task` names the work in the log.
-    """
+class Build:
+    """How to get one artifact: its key, its inputs, and the function that fills a folder with its payload."""
 
     key: Key
-    build: Callable[[Path, Log], None]
+    fill: Callable[[Path], None]
     inputs: tuple[ArtifactRef, ...] = ()
     device: str = "cpu"
     task: str = ""
+    label: str = ""  # names the build in log lines
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", self.label or self.task or self.key.name)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a stage."""
+    """The artifact that a build asked for, and where it came from."""
 
     ref: ArtifactRef
-    reused: bool
+    is_cache_hit: bool
     message: str
 
 
 def explain_miss(key: Key, earlier: Iterable[Manifest]) -> str | None:
-    """The ingredients in which a key differs from the earlier version most like it; of equals, the newest.
-
-    None if there is no earlier version.
-    """
-    wanted = ingredients(key)
-    newest_first = reversed(list(earlier))
-    found: list[list[str]] = [_differences(ingredients(manifest.key), wanted) for manifest in newest_first]
-    nearest = min(found, key=len, default=None)
+    """How a key differs from the most similar earlier version, the newest of several; None if there is none."""
+    after = ingredients(key)
+    differences = [_differences(ingredients(manifest.key), after) for manifest in reversed(list(earlier))]
+    nearest = min(differences, key=len, default=None)
     if nearest is None:
         return None
-    more = len(nearest) - MOST_DIFFERENCES
-    return ", ".join(nearest[:MOST_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
+    more = len(nearest) - MAX_DIFFERENCES
+    return ", ".join(nearest[:MAX_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
 
 
 def ingredients(key: Key) -> dict[tuple[str, str], JsonValue]:
-    """Each ingredient by its kind and dotted name; `attempt` is no ingredient of its own."""
+    """Each ingredient of a key but the attempt, by its kind and dotted name."""
     groups: dict[str, Mapping[str, JsonValue]] = {
         "input": key.inputs,
         "setting": key.settings,
         "environment": key.environment,
         "code": key.code,
     }
-    return {(kind, name): value for kind, group in groups.items() for name, value in _flat(group)}
+    return {(kind, name): value for kind, group in groups.items() for name, value in _flatten(group)}
 
 
-def _flat(group: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
+def _flatten(group: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
     for name, value in group.items():
         if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
 
 def _differences(before: Mapping[tuple[str, str], JsonValue], after: Mapping[tuple[str, str], JsonValue]) -> list[str]:
-    """What changed in words, in the order of the ingredients; values where they are short enough to be read."""
-    said = [f"{_word(*ingredient)} removed" for ingredient in before if ingredient not in after]
+    """One phrase for each ingredient that was removed, added or changed."""
+    differences = [f"{_label(*ingredient)} removed" for ingredient in before if ingredient not in after]
     for ingredient, value in after.items():
+        label = _label(*ingredient)
         if ingredient not in before:
-            said.append(f"{_word(*ingredient)} added")
+            differences.append(f"{label} added")
         elif files.canonical_json(before[ingredient]) != files.canonical_json(value):
-            values = f"{before[ingredient]} → {value}"
-            is_digest = ingredient[0] in ("input", "code")
-            shown = "changed" if is_digest or len(values) > LONGEST_VALUES else values
-            said.append(f"{_word(*ingredient)} {shown}")
-    return said
+            values = f" from {before[ingredient]} to {value}"
+            is_readable = ingredient[0] in ("setting", "environment") and len(values) <= MAX_VALUE_CHARS
+            differences.append(f"{label} changed{values if is_readable else ''}")
+    return differences
 
 
-def _word(kind: str, name: str) -> str:
+def _label(kind: str, name: str) -> str:
     return f"{kind} {name}" if kind in ("input", "code") else name

@@ -1,7 +1,7 @@
-"""The current run: whose files stand at the store's root, and how that came about.
+"""The current run: the one whose files are at the store's root.
 
-`current.json` alone says which run that is. The root files, the log of promotions and the run's own record follow it,
-and are put right whenever they do not.
+`current.json` is the only commit point of a promotion. The root files, the promotion log and the run's own record
+follow it, and are repaired when the store is opened.
 """
 
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
 
 from tasks.core.data.identity import Identity
 from tasks.core.errors import EnvironmentFailure, InputError
 from tasks.core.runtime import environment, files
-from tasks.core.store.artifact import ArtifactRef, Log
+from tasks.core.runtime.logs import logger
+from tasks.core.store.artifact import ArtifactRef
 from tasks.core.store.opening import open_without_repair
 from tasks.core.store.promotion_log import (
     LogEntry,
@@ -25,15 +25,16 @@ from tasks.core.store.promotion_log import (
     read_log,
     standing_runs,
 )
+from tasks.core.store.reader import DamagedArtifact
 from tasks.core.store.runs import RunRecord, read_record, record_name, write_record
-from tasks.core.store.storage import CURRENT, LOG, QUARANTINE, ROOT_FILES, timestamped
-from tasks.core.store.store import DamagedArtifact, Store, now
+from tasks.core.store.storage import CURRENT, LOG, QUARANTINE, ROOT_FILES, parse_json, timestamped
+from tasks.core.store.store import Store, now
 
-LOCK = "promotion"
+PROMOTION_LOCK = "promotion"
 
 
 class Current(LogEntry):
-    """The current run: what `current.json` holds."""
+    """The content of `current.json`."""
 
     action: Literal["promote", "rollback"] = "promote"
     identity: Identity
@@ -45,23 +46,27 @@ class Current(LogEntry):
 
 
 class CurrentRunUnknown(EnvironmentFailure):
-    """A run was promoted, and `current.json` does not tell which one any more."""
+    """A run was promoted, but `current.json` is lost or damaged."""
 
 
 def read_current(store: Store) -> Current | None:
-    """The current run; None where there never was one."""
+    """The current run; None if no run was ever promoted."""
     content = store.storage.read(CURRENT)
     if content is None and has_promotion(store):
-        content = store.storage.read(CURRENT) or b""  # it may be there now: another process promoted the first run
-    current = _parsed(content)
+        content = store.storage.read(CURRENT) or b""  # another process may have promoted the first run meanwhile
+    current = parse_json(Current, content)
     if content is not None and current is None:
-        path, got = f"{store.storage.location}/{CURRENT}", "something else" if content else "nothing"
-        raise CurrentRunUnknown(f"{path}: expected the current run, got {got}; name it by `cifar promote RUN`")
+        raise CurrentRunUnknown(
+            f"{store.storage.location}/{CURRENT}",
+            expected="the current run",
+            got="something else" if content else "nothing",
+            advice="name it by `cifar promote RUN`",
+        )
     return current
 
 
 def reconstruct_current(store: Store) -> Current | None:
-    """The current run by the log of promotions and its own record, where these can tell."""
+    """The current run by the promotion log and its own record, if both are readable."""
     entry = last_promotion(store)
     record = read_record(store, entry.run) if entry else None
     if entry and record and record.dataset and _has_root_files(record):
@@ -69,13 +74,7 @@ def reconstruct_current(store: Store) -> Current | None:
     return None
 
 
-def _parsed(content: bytes | None) -> Current | None:
-    with suppress(ValidationError):
-        return Current.model_validate_json(content or b"")
-    return None
-
-
-def _content(current: Current) -> bytes:
+def _to_json(current: Current) -> bytes:
     return files.pretty_json(current.model_dump(mode="json"))
 
 
@@ -83,21 +82,20 @@ def _has_root_files(record: RunRecord) -> bool:
     return not record.collected and set(ROOT_FILES.values()) <= set(record.artifacts)
 
 
-def promote_run(store: Store, record: RunRecord, why: str, log: Log) -> Current:
-    """Make a completed run the current one because someone says so, whatever the gate would say."""
-    with promotion_lock(store, log):
-        before = _parsed(store.storage.read(CURRENT))  # if it is lost, this is how another one is named
+def promote_run(store: Store, record: RunRecord, why: str) -> Current:
+    """Promote a completed run by hand; the promotion gate is not asked."""
+    with promotion_lock(store):
+        before = parse_json(Current, store.storage.read(CURRENT))  # or None if it is lost, to replace it
         return _make_existing_current(store, record, before, "promote", why, instead_of=None)
 
 
-def roll_back(store: Store, target: RunRecord, why: str, log: Log) -> Current:
-    """Make the run that was current before the current one the current one again."""
-    with promotion_lock(store, log):
+def roll_back(store: Store, target: RunRecord, why: str) -> Current:
+    """Make the previous run the current one again."""
+    with promotion_lock(store):
         before, standing = read_current(store), standing_runs(read_log(store))
         if before is None or [target.run, before.run] != standing[-2:]:
-            raise EnvironmentFailure(
-                f"rollback to {target.run}: another run was promoted meanwhile; look at it, and try again"
-            )
+            problem = f"rollback to {target.run}: another run was promoted meanwhile"
+            raise EnvironmentFailure(problem, advice="look at it, and try again")
         return _make_existing_current(store, target, before, "rollback", why, instead_of=before.run)
 
 
@@ -110,8 +108,8 @@ def _make_existing_current(
     instead_of: str | None,
 ) -> Current:
     if record.status != "completed" or not record.dataset or not _has_root_files(record):
-        found = "whose artifacts were collected" if record.collected else f"that is {record.status}"
-        raise InputError(f"run {record.run}: expected a completed run, got one {found}; see `cifar history`")
+        got = "one whose artifacts were collected" if record.collected else f"one that is {record.status}"
+        raise InputError(f"run {record.run}", expected="a completed run", got=got, advice="see `cifar history`")
     for ref in record.artifacts.values():
         if ref.name in ROOT_FILES.values():
             store.open(ref)
@@ -119,62 +117,64 @@ def _make_existing_current(
         action=action,
         run=record.run,
         at=now(),
-        who=environment.who(),
+        who=environment.current_user(),
         why=why,
         instead_of=instead_of,
         identity=record.dataset,
         artifacts=record.artifacts,
     )
-    make_current(store, current, before, if_overtaken="look at it, and try again")
+    make_current(store, current, before, advice="look at it, and try again")
     _repair_record(store, current)
     return current
 
 
-def make_current(store: Store, current: Current, before: Current | None, *, if_overtaken: str) -> None:
-    """Replace the current run, unless that is no longer `before`. The caller holds the promotion lock.
+def make_current(store: Store, current: Current, before: Current | None, *, advice: str) -> None:
+    """Replace the current run. The caller holds the promotion lock.
 
-    WorldError, with the advice `if_overtaken`, if another machine was quicker.
+    Raises:
+        EnvironmentFailure: The current run is no longer `before`, with the given advice.
     """
     if before:
-        _log_promotion(store, before)  # which may have been cut short
+        _log_promotion(store, before)  # a kill may have prevented it
     content = store.storage.read(CURRENT)
-    if _parsed(content) != before or not store.storage.swap(CURRENT, content, _content(current)):
-        raise EnvironmentFailure(f"run {current.run}: another machine promoted a run meanwhile; {if_overtaken}")
+    is_unchanged = parse_json(Current, content) == before
+    if not is_unchanged or not store.storage.compare_and_swap(CURRENT, content, _to_json(current)):
+        raise EnvironmentFailure(f"run {current.run}: another machine promoted a run meanwhile", advice=advice)
     _repair_root(store, current)
 
 
-def open_store(location: Path | str, log: Log = print, *, must_exist: bool = False) -> Store:
-    """The store at a folder or an `s3://bucket/prefix`, made if there is none, unless it `must_exist`.
+def open_store(location: Path | str, *, must_exist: bool = False) -> Store:
+    """The store at a folder or an `s3://bucket/prefix`, created if there is none, unless it `must_exist`.
 
-    What killed processes left half done is swept away or, if it was a promotion, finished.
+    A promotion that a kill interrupted is completed, and what else killed processes left is removed.
     """
-    store = open_without_repair(location, log, must_exist=must_exist)
-    with suppress(Timeout), FileLock(store.lock_path(LOCK)).acquire(timeout=0):  # who holds it has settled the store
+    store = open_without_repair(location, must_exist=must_exist)
+    with suppress(Timeout), FileLock(store.lock_path(PROMOTION_LOCK)).acquire(timeout=0):  # its holder repairs, too
         try:
-            _repair(store, log)
-        except DamagedArtifact as error:  # this run may be the one that makes it anew
-            log(f"the promoted run's files cannot be put right yet: {error}")
-        except CurrentRunUnknown as error:  # nothing can be promoted but by hand
-            log(str(error))
+            _repair(store)
+        except DamagedArtifact as error:  # a later run may rebuild it
+            logger.info(f"store: the current run's files cannot be restored yet: {error}")
+        except CurrentRunUnknown as error:
+            logger.info(f"store: {error}")
     return store
 
 
 @contextmanager
-def promotion_lock(store: Store, log: Log) -> Iterator[None]:
-    """Hold the promotion lock over a store whose last promotion is finished, as far as its files are there."""
-    with store.locked(LOCK, log):
+def promotion_lock(store: Store) -> Iterator[None]:
+    """Hold the promotion lock, and complete an interrupted promotion first."""
+    with store.lock(PROMOTION_LOCK):
         with suppress(DamagedArtifact, CurrentRunUnknown):
-            _repair(store, log)
+            _repair(store)
         yield
 
 
-def _repair(store: Store, log: Log) -> None:
+def _repair(store: Store) -> None:
     for name in (CURRENT, LOG, *ROOT_FILES):
-        store.storage.sweep(name)
+        store.storage.remove_partial_writes(name)
     try:
         current = read_current(store)
     except CurrentRunUnknown:
-        _restore(store, log)
+        _restore_current_json(store)
         current = read_current(store)
     if current:
         _repair_record(store, current)
@@ -182,32 +182,34 @@ def _repair(store: Store, log: Log) -> None:
 
 
 def _repair_record(store: Store, current: Current) -> None:
-    """Have a run's own record say that it was promoted, whoever decided that."""
+    """Record the promotion in the run's own record, unless the gate has."""
     record = read_record(store, current.run)
     if record and not record.was_promoted:
         record.status, record.finished, record.error = "completed", record.finished or current.at, None
-        record.verdict = f"promoted: {current.why}"
-        store.storage.sweep(record_name(record.run))
+        record.promotion, record.verdict = "promote", f"promoted: {current.why}"
+        store.storage.remove_partial_writes(record_name(record.run))
         write_record(store, record)
 
 
-def _restore(store: Store, log: Log) -> None:
-    """Make a lost `current.json` anew, if the log of promotions can tell which run it was of."""
+def _restore_current_json(store: Store) -> None:
+    """Write a lost `current.json` again from the promotion log and the run's record, if both are readable."""
     lost, current = store.storage.read(CURRENT), reconstruct_current(store)
     if current is None:
         return
     if lost:
         store.storage.write(f"{QUARANTINE}/{timestamped(CURRENT)}", lost)
-    if store.storage.swap(CURRENT, lost, _content(current)):
-        was = "garbled, and set aside" if lost else "missing"
-        log(f"{CURRENT} was {was}: by {LOG}, the current run is {current.run}; check the disk")
+    if store.storage.compare_and_swap(CURRENT, lost, _to_json(current)):
+        cause = f"was damaged, and is in {QUARANTINE}" if lost else "was missing"
+        logger.info(
+            f"store: restored {CURRENT}, which {cause}; by {LOG}, the current run is {current.run}; check the disk"
+        )
 
 
 def _repair_root(store: Store, current: Current) -> None:
     _log_promotion(store, current)
     _repair_root_files(store, current)
     latest = read_current(store)
-    if latest and latest != current:  # another machine promoted meanwhile, and may have been quicker
+    if latest and latest != current:  # another machine promoted a run meanwhile
         _repair_root(store, latest)
 
 
@@ -217,16 +219,17 @@ def _log_promotion(store: Store, current: Current) -> None:
 
 
 def _repair_root_files(store: Store, current: Current) -> None:
-    lost: list[str] = []
+    errors: list[DamagedArtifact] = []
     for name, artifact in ROOT_FILES.items():
         ref = current.artifacts[artifact]
         manifest = store.manifest(ref.name, ref.version)
         if manifest is None or manifest.sha256 != ref.sha256:
-            lost.append(f"{ref} of the promoted run {current.run} is lost; run again to have it made anew")
+            problem = f"{ref} of the current run {current.run} is lost"
+            errors.append(DamagedArtifact(problem, advice="run again to rebuild it"))
         elif any(store.storage.find_damage("", {name: manifest.files[name]})):
             try:
-                store.storage.put(name, store.open(ref) / name)
+                store.storage.put_file(name, store.open(ref) / name)
             except DamagedArtifact as error:
-                lost.append(str(error))
-    if lost:
-        raise DamagedArtifact(lost[0])
+                errors.append(error)
+    if errors:
+        raise errors[0]

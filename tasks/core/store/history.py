@@ -1,4 +1,4 @@
-"""The history of a store: its runs, which of them a name means, and what each one came to."""
+"""The history of a store: its runs, their standings, and finding a run or its artifacts by name."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,12 +17,12 @@ from tasks.core.store.store import Store
 
 Standing = Literal["current", "promoted", "rolled back", "refused"]
 SETTINGS = (*(name for name in Recipe.model_fields if name != "name"), "validation", "devices", "deterministic", "seed")
-UNSAID = {("validation", 0), ("devices", 1), ("deterministic", False)}
-MOST_NAMED = 3
+HIDDEN_DEFAULTS = {("validation", 0), ("devices", 1), ("deterministic", False)}
+MAX_MATCHES_SHOWN = 3
 
 
 class HistoryRow(FrozenModel):
-    """One run in short; accuracies are in [0, 1], with the 95% interval (Wilson)."""
+    """A summary of one run; accuracies are in [0, 1], with the 95% interval (Wilson)."""
 
     run: str
     started: str
@@ -45,59 +45,61 @@ def history(store: Store) -> list[HistoryRow]:
 
 
 def run_standings(log: Sequence[LogEntry]) -> dict[str, Standing]:
-    """What became of each run that was ever judged, as far as its results were not the current ones already."""
-    found: dict[str, Standing] = {entry.run: "refused" for entry in log}
-    found |= dict.fromkeys(rollback_reasons(log), "rolled back")
-    good = standing_runs(log)
-    return found | dict.fromkeys(good, "promoted") | dict.fromkeys(good[-1:], "current")
+    """The standing of each run in the promotion log."""
+    standings: dict[str, Standing] = {entry.run: "refused" for entry in log}
+    standings |= dict.fromkeys(rollback_reasons(log), "rolled back")
+    promoted = standing_runs(log)
+    return standings | dict.fromkeys(promoted, "promoted") | dict.fromkeys(promoted[-1:], "current")
 
 
 def find_run(store: Store, name: str) -> RunRecord:
-    """The run that is meant: its id, the only one that begins so, `current`, or `previous`.
+    """The record of a run by its id, the unique beginning of its id, `current`, or `previous`.
 
-    `previous` is the run that was current before the current one was promoted, by the log of promotions.
+    `previous` is the run that was current before the current one was promoted, by the promotion log.
     """
     record = read_record(store, _run_id(store, name))
     if record is None:
-        raise InputError(f"run {name}: its record cannot be read; `cifar verify` says more")
+        raise InputError(f"run {name}: its record cannot be read", advice="see `cifar verify`")
     return with_actual_status(store, record)
 
 
 def _run_id(store: Store, name: str) -> str:
     if name in ("current", "previous"):
-        good = standing_runs(read_log(store))
-        place = 1 if name == "current" else 2
-        if len(good) < place:
-            raise InputError(
-                f"run {name}: expected {place} or more promoted runs in {store.storage.location}, "
-                f"got {len(good)}; see `cifar history`"
-            )
-        return good[-place]
+        return _promoted_run_id(store, name, 1 if name == "current" else 2)
     ids = run_ids(store)
-    found = [name] if name in ids else [run for run in ids if name and run.startswith(name)]
-    if not found:
-        where = f"in {store.storage.location}"
-        raise InputError(f"run {name!r}: expected the id of a run {where}, or how it begins; see `cifar history`")
-    if len(found) > 1:
-        named = ", ".join(found[-MOST_NAMED:])
-        raise InputError(f"run {name!r}: expected one run that begins so, got {len(found)} ({named}); give more of it")
-    return found[0]
+    matches = [name] if name in ids else [run for run in ids if name and run.startswith(name)]
+    if not matches:
+        expected = f"the id of a run in {store.storage.location}, or its beginning"
+        raise InputError(f"run {name!r}", expected=expected, advice="see `cifar history`")
+    if len(matches) > 1:
+        got = f"{len(matches)} ({', '.join(matches[-MAX_MATCHES_SHOWN:])})"
+        raise InputError(f"run {name!r}", expected="the beginning of one run's id", got=got, advice="give more of it")
+    return matches[0]
 
 
-def artifact_of(store: Store, name: str, artifact: str) -> ArtifactRef:
-    """The artifact of a run, by names."""
-    record = find_run(store, name)
+def _promoted_run_id(store: Store, name: str, place: int) -> str:
+    promoted = standing_runs(read_log(store))
+    if len(promoted) < place:
+        expected = f"{place} or more promoted runs in {store.storage.location}"
+        raise InputError(f"run {name}", expected=expected, got=str(len(promoted)), advice="see `cifar history`")
+    return promoted[-place]
+
+
+def find_artifact(store: Store, run: str, artifact: str) -> ArtifactRef:
+    """The artifact of a run, both by name."""
+    record = find_run(store, run)
     if record.collected:
-        raise InputError(f"run {record.run}: its artifacts were collected on {record.collected}; run it again")
+        problem = f"run {record.run}: its artifacts were collected on {record.collected}"
+        raise InputError(problem, advice="run it again")
     if artifact not in record.artifacts:
-        known = ", ".join(sorted(record.artifacts)) or "none"
-        raise InputError(f"run {record.run}: expected one of its artifacts ({known}), got {artifact!r}")
+        names = ", ".join(sorted(record.artifacts)) or "none"
+        raise InputError(f"run {record.run}", expected=f"one of its artifacts ({names})", got=repr(artifact))
     return record.artifacts[artifact]
 
 
-def payload_of(store: Store, name: str, artifact: str) -> Path:
-    """The checked table of a run's artifact, or its only file, or the folder with its files."""
-    ref = artifact_of(store, name, artifact)
+def payload_path(store: Store, run: str, artifact: str) -> Path:
+    """The checked table of a run's artifact, or its only file, or the folder of its files."""
+    ref = find_artifact(store, run, artifact)
     folder, manifest = store.open(ref), store.manifest(ref.name, ref.version)
     names = list(manifest.files) if manifest else []
     if (table := f"{artifact}.parquet") in names:
@@ -124,7 +126,7 @@ def _row(record: RunRecord, standing: Standing | None) -> HistoryRow:
 
 
 def describe_recipe(settings: Mapping[str, JsonValue]) -> str:
-    """The recipe with what was set otherwise: `tutorial, epochs 3, seed 1`."""
-    found = [(name, value) for name in SETTINGS if (value := settings.get(name)) is not None]
-    own = [f"{name.replace('_', ' ')} {value}" for name, value in found if (name, value) not in UNSAID]
-    return ", ".join([str(settings.get("recipe", "")), *own])
+    """The recipe with the settings that differ from it: `tutorial, epochs 3, seed 1`."""
+    values = [(name, value) for name in SETTINGS if (value := settings.get(name)) is not None]
+    shown = [f"{name.replace('_', ' ')} {value}" for name, value in values if (name, value) not in HIDDEN_DEFAULTS]
+    return ", ".join([str(settings.get("recipe", "")), *shown])

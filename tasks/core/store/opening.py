@@ -1,4 +1,4 @@
-"""Opening a store: made if there is none, its format checked, what killed processes left swept away."""
+"""Opening a store: create it, check its format, remove what killed processes left."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from tasks.core.config import is_bucket
 from tasks.core.errors import InputError
 from tasks.core.runtime import files
-from tasks.core.store.artifact import Log
+from tasks.core.runtime.logs import logger
 from tasks.core.store.bucket import Bucket
 from tasks.core.store.folder import Folder
 from tasks.core.store.storage import CURRENT, LOG, ROOT_FILES, Storage
@@ -19,72 +19,74 @@ from tasks.core.store.store import Store
 
 FORMAT = 1
 DESCRIPTION = "store.json"
-UNFINISHED_KEPT_S = 30 * 24 * 3600
+WORK_KEPT_S = 30 * 24 * 3600
+OTHER_STORE = "give another one by --store"
 
 
 class NoStore(InputError):
-    """There is no store where one must be."""
+    """A store that must exist does not."""
 
 
-def open_without_repair(location: Path | str, log: Log, *, must_exist: bool = False) -> Store:
-    """The store at a location, made if there is none; half made versions are swept away, all else stays as it is.
+def open_without_repair(location: Path | str, *, must_exist: bool = False) -> Store:
+    """The store at a location, created if there is none; leftover staging folders are removed, nothing else changes.
 
-    InputError if it must exist and does not, or where it would be made among files that are not its own.
+    Raises:
+        InputError: It must exist and does not, or it would be created among files that are not a store's.
     """
-    storage = Bucket(str(location).rstrip("/")) if is_bucket(str(location)) else Folder(Path(location).absolute())
+    storage = Bucket(str(location).rstrip("/")) if is_bucket(str(location)) else Folder(str(Path(location).absolute()))
     store = Store(storage)
     try:
         if storage.read(DESCRIPTION) is None:
-            _look_around(storage, log, must_exist=must_exist)
+            _check_place(storage, must_exist=must_exist)
         storage.prepare()
-        with store.locked("opening", log=lambda _: None):
-            _describe(storage)
-            for leftover in sorted((storage.local / "staging").glob("*")):
-                with suppress(Timeout), FileLock(store.lock_path(leftover.name)).acquire(timeout=0):
-                    shutil.rmtree(leftover, ignore_errors=True)
-            for rolled_back_run in _untouched(storage.local / "unfinished"):
-                with suppress(Timeout), FileLock(store.lock_path(rolled_back_run.name)).acquire(timeout=0):
-                    shutil.rmtree(rolled_back_run, ignore_errors=True)
+        with store.lock("opening"):
+            _check_format(storage)
+            _remove_leftovers(store)
     except OSError as error:
-        raise InputError(
-            f"store {location}: cannot be written ({error.strerror}); give another one by --store"
-        ) from None
+        raise InputError(f"store {location}: cannot be written ({error.strerror})", advice=OTHER_STORE) from None
     return store
 
 
-def _look_around(storage: Storage, log: Log, *, must_exist: bool) -> None:
-    """What a place without a description holds: a store that has lost it, nothing, or somebody's own files."""
-    there = set(storage.names(""))
-    if there & {CURRENT, LOG}:
-        log(f"{DESCRIPTION} was missing in {storage.location}, and is made anew; check the disk")
+def _check_place(storage: Storage, *, must_exist: bool) -> None:
+    """Refuse to create a store over a user's own files; a store that only lost its description is accepted."""
+    names = set(storage.names(""))
+    if names & {CURRENT, LOG}:
+        logger.info(f"store: restored {DESCRIPTION}, which was missing in {storage.location}; check the disk")
         return
     if must_exist:
-        raise NoStore(
-            f"store {storage.location}: there is none yet; give another one by --store, or make it by `cifar run`"
-        )
-    if taken := sorted(there & ROOT_FILES.keys()):
+        advice = f"{OTHER_STORE}, or create it by `cifar run`"
+        raise NoStore(f"store {storage.location}: there is none yet", advice=advice)
+    if taken := sorted(names & ROOT_FILES.keys()):
         raise InputError(
-            f"store {storage.location}: expected a store or a folder to make one in, got one with a {taken[0]} that is "
-            "no run's; give another one by --store"
+            f"store {storage.location}",
+            expected="a store or a folder to create one in",
+            got=f"one with a {taken[0]} that does not belong to a run",
+            advice=OTHER_STORE,
         )
 
 
-def _untouched(unfinished: Path) -> list[Path]:
-    """Unfinished work that nobody went on with for weeks."""
-    limit = time.time() - UNFINISHED_KEPT_S
-    return [folder for folder in unfinished.glob("*") if folder.stat().st_mtime < limit]
-
-
-def _describe(storage: Storage) -> None:
-    """Write down the store's format, or check it."""
-    storage.sweep(DESCRIPTION)
-    storage.swap(DESCRIPTION, None, files.pretty_json({"format": FORMAT}))
+def _check_format(storage: Storage) -> None:
+    """Write the store's format into a new store, or check it."""
+    storage.remove_partial_writes(DESCRIPTION)
+    storage.compare_and_swap(DESCRIPTION, None, files.pretty_json({"format": FORMAT}))
     text = (storage.read(DESCRIPTION) or b"").decode(errors="replace")
     try:
-        found = json.loads(text)["format"]
+        version = json.loads(text)["format"]
     except (ValueError, TypeError, KeyError, IndexError):
-        found = text[:40]
-    if found != FORMAT:
+        version = text[:40]
+    if version != FORMAT:
         raise InputError(
-            f"store {storage.location}: expected format {FORMAT}, got {found!r}; use the cifar-flow that made it"
+            f"store {storage.location}",
+            expected=f"format {FORMAT}",
+            got=repr(version),
+            advice="use the cifar-flow that created it",
         )
+
+
+def _remove_leftovers(store: Store) -> None:
+    """Remove staging folders of killed builds, and work folders that no build continued for weeks."""
+    oldest = time.time() - WORK_KEPT_S
+    work = [folder for folder in (store.storage.local / "unfinished").glob("*") if folder.stat().st_mtime < oldest]
+    for folder in [*sorted((store.storage.local / "staging").glob("*")), *work]:
+        with suppress(Timeout), FileLock(store.lock_path(folder.name)).acquire(timeout=0):
+            shutil.rmtree(folder, ignore_errors=True)

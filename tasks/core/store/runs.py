@@ -1,30 +1,32 @@
-"""Run records: what each run was asked, used, made and came to, on record from its start."""
+"""Run records: the settings, artifacts and result of each run, written from its start."""
 
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
 
 from tasks.core.data.identity import Identity
 from tasks.core.errors import CifarFlowError
 from tasks.core.frozen_model import FrozenModel
 from tasks.core.runtime import environment, files
-from tasks.core.store.artifact import ArtifactRef, Log
-from tasks.core.store.store import RUNS, Store, now
+from tasks.core.store.artifact import ArtifactRef
+from tasks.core.store.storage import RUNS, parse_json
+from tasks.core.store.store import Store, now
 
 Status = Literal["running", "completed", "failed", "interrupted", "killed"]
-STARTING = "starting"
+Promotion = Literal["promote", "keep", "refuse"]
+START_LOCK = "starting"
 LONGEST_RUN = timedelta(days=7)
 
 
 class Score(FrozenModel):
-    """How many of the test images a run's network got right."""
+    """The correct predictions among the test images."""
 
     correct: int
     images: int
@@ -35,9 +37,14 @@ class Score(FrozenModel):
 
 
 class RunRecord(BaseModel):
-    """One run; `killed` means that its process ended without a word, `collected` when its artifacts were given up.
+    """One run.
 
-    `locks` is the folder on its machine where it holds its lock.
+    Attributes:
+        status: `killed` if its process ended without recording why.
+        locks: The folder on its machine where it holds its lock.
+        promotion: The verdict of the promotion gate; `keep` if its results are those of the current run already.
+        verdict: The same as a sentence with the reason.
+        collected: When `cifar gc` removed its artifacts.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -52,6 +59,7 @@ class RunRecord(BaseModel):
     artifacts: dict[str, ArtifactRef] = {}
     dataset: Identity | None = None
     score: Score | None = None
+    promotion: Promotion | None = None
     verdict: str | None = None
     error: str | None = None
     git: dict[str, str | bool] | None
@@ -59,21 +67,29 @@ class RunRecord(BaseModel):
     facts: dict[str, JsonValue] = {}
     collected: str | None = None
 
+    @model_validator(mode="after")
+    def _read_promotion_from_verdict(self) -> Self:
+        """Records written before version 0.2 have the sentence only."""
+        if self.verdict and not self.promotion:
+            kinds: dict[str, Promotion] = {"promoted": "promote", "not promoted": "refuse"}
+            self.promotion = kinds.get(self.verdict.partition(": ")[0], "keep")
+        return self
+
     @property
     def was_promoted(self) -> bool:
-        """Whether it was ever promoted; whether it still stands is told by the log of promotions."""
-        return self.status == "completed" and (self.verdict or "").startswith("promoted: ")
+        """Whether it was ever promoted; the promotion log says whether it was rolled back since."""
+        return self.status == "completed" and self.promotion == "promote"
 
 
 @dataclass
 class Run:
-    """A run in progress; every change is on record at once."""
+    """A run in progress; every change is recorded at once."""
 
     store: Store
     record: RunRecord
 
-    def keep(self, *refs: ArtifactRef) -> None:
-        """Note artifacts that this run used or made."""
+    def add_artifacts(self, *refs: ArtifactRef) -> None:
+        """Record artifacts that this run used or built."""
         self.record.artifacts |= {ref.name: ref for ref in refs}
         self.save()
 
@@ -86,15 +102,13 @@ class Run:
 
 
 @contextmanager
-def recording_run(
-    store: Store, settings: Mapping[str, JsonValue], facts: Mapping[str, JsonValue], log: Log = print
-) -> Iterator[Run]:
-    """A run on record from now on, with how it ended, whichever way it leaves the block."""
+def recording_run(store: Store, settings: Mapping[str, JsonValue], facts: Mapping[str, JsonValue]) -> Iterator[Run]:
+    """A new run, recorded from now on; its record says how the block ended."""
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     record = RunRecord(
         run=run_id,
         started=now(),
-        who=environment.who(),
+        who=environment.current_user(),
         locks=_lock_folder(store),
         settings=dict(settings),
         git=environment.git_commit(),
@@ -103,14 +117,14 @@ def recording_run(
     )
     run = Run(store.for_run(run_id), record)
     with _liveness_lock(store, run_id):
-        with store.locked(STARTING, log):
+        with store.lock(START_LOCK):
             mark_killed_runs(store)
             run.save()
         try:
             yield run
         except Exception as error:
-            words = " ".join(str(error).split())
-            run.end("failed", words if isinstance(error, CifarFlowError) else f"{type(error).__name__}: {words}")
+            message = " ".join(str(error).split())
+            run.end("failed", message if isinstance(error, CifarFlowError) else f"{type(error).__name__}: {message}")
             raise
         except BaseException as error:  # Ctrl-C, or a worker that cancels
             run.end("interrupted", type(error).__name__)
@@ -120,31 +134,28 @@ def recording_run(
 
 
 def mark_killed_runs(store: Store) -> None:
-    """Mark the runs whose process ended without a word: still `running`, and nobody holds their lock.
-
-    The caller holds the lock `starting`.
-    """
+    """Mark the runs that are recorded as `running` while nobody holds their lock. The caller holds START_LOCK."""
     for record in read_records(store):
-        found = with_actual_status(store, record)
-        if record.status == "running" and found.status == "killed":
-            store.storage.sweep(record_name(record.run))
-            write_record(store, found)
+        actual = with_actual_status(store, record)
+        if record.status == "running" and actual.status == "killed":
+            store.storage.remove_partial_writes(record_name(record.run))
+            write_record(store, actual)
             _lock_path(store, record.run).unlink(missing_ok=True)
-    for name in set(store.storage.unfinished(RUNS)) - set(store.storage.names(RUNS)):
-        store.storage.sweep(f"{RUNS}/{name}")  # a first record is only written under the lock that is held now
+    for name in set(store.storage.partial_writes(RUNS)) - set(store.storage.names(RUNS)):
+        store.storage.remove_partial_writes(f"{RUNS}/{name}")  # a first record is only written under START_LOCK
 
 
 def with_actual_status(store: Store, record: RunRecord) -> RunRecord:
-    """A record that was just read, as `killed` where it is `running` and its process is gone; nothing is written."""
+    """A record as `killed` if it is `running` and its process is gone; nothing is written."""
     if record.status != "running" or not _is_lock_visible(store, record) or _is_locked(_lock_path(store, record.run)):
         return record
-    again = read_record(store, record.run) or record  # it may have come to its end meanwhile
+    again = read_record(store, record.run) or record  # it may have ended meanwhile
     return again.model_copy(update={"status": "killed"}) if again.status == "running" else again
 
 
 def _is_lock_visible(store: Store, record: RunRecord) -> bool:
-    """Whether a run's lock can be seen from here; where it cannot, no run is believed to last longer than a week."""
-    if not store.storage.shared or (record.who, record.locks) == (environment.who(), _lock_folder(store)):
+    """Whether a run's lock is visible here; a run elsewhere counts as killed after a week."""
+    if not store.storage.is_shared or (record.who, record.locks) == (environment.current_user(), _lock_folder(store)):
         return True
     return datetime.now(UTC) - datetime.fromisoformat(record.started) > LONGEST_RUN
 
@@ -160,20 +171,20 @@ def _is_locked(path: Path) -> bool:
 
 
 def run_ids(store: Store) -> list[str]:
-    """Every run that is on record, oldest first."""
+    """The id of every run, oldest first."""
     return sorted(name.removesuffix(".json") for name in store.storage.names(RUNS) if name.endswith(".json"))
 
 
 def read_records(store: Store) -> list[RunRecord]:
-    """Every run that is on record, oldest first; a file that holds no record is left out."""
-    found = store.storage.read_all(record_name(run) for run in run_ids(store))
-    records = [record for content in found.values() if (record := _parsed(content))]
+    """Every readable run record, oldest first."""
+    contents = store.storage.read_all(record_name(run) for run in run_ids(store))
+    records = [record for content in contents.values() if (record := parse_json(RunRecord, content))]
     return sorted(records, key=lambda record: (record.started, record.run))
 
 
 def read_record(store: Store, run: str) -> RunRecord | None:
-    """A run's record, or None where there is none that holds together."""
-    return _parsed(store.storage.read(record_name(run)))
+    """A run's record; None if it is missing or damaged."""
+    return parse_json(RunRecord, store.storage.read(record_name(run)))
 
 
 def write_record(store: Store, record: RunRecord) -> None:
@@ -182,12 +193,6 @@ def write_record(store: Store, record: RunRecord) -> None:
 
 def record_name(run: str) -> str:
     return f"{RUNS}/{run}.json"
-
-
-def _parsed(content: bytes | None) -> RunRecord | None:
-    with suppress(ValidationError):
-        return RunRecord.model_validate_json(content or b"")
-    return None
 
 
 @contextmanager

@@ -1,9 +1,14 @@
-"""Where a store's bytes are: what a folder and a bucket have in common."""
+"""Where a store's bytes are: the interface of a folder and of a bucket."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from tasks.core.store.artifact import FileFacts, Manifest
 
@@ -11,7 +16,8 @@ CURRENT = "current.json"
 LOG = "promotions.jsonl"
 MANIFEST = "manifest.json"
 QUARANTINE = ".quarantine"
-# The current run's files, which stand at a store's root, each with the artifact that it is of.
+RUNS = "runs"
+# The current run's files at a store's root, each with the artifact that it belongs to.
 ROOT_FILES = {
     "per_class.parquet": "per_class",
     "predictions.parquet": "predictions",
@@ -20,82 +26,118 @@ ROOT_FILES = {
     "metrics.json": "report",
 }
 
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse_json(model: type[Model], content: bytes | None) -> Model | None:
+    """The model in an object's JSON; None if the object is missing or damaged."""
+    with suppress(ValidationError):
+        return model.model_validate_json(content or b"")
+    return None
+
 
 def timestamped(label: str) -> str:
-    """A name for what is moved away, which nothing else has."""
+    """A unique name for something that is moved away."""
     return f"{label.replace('/', '-')}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
 
 
-class Storage(Protocol):
-    """Named objects, each there whole or not at all; names have slashes, as in `runs/20261124-….json`."""
+def manifest_name(name: str, version: str) -> str:
+    return f"{name}/{version}/{MANIFEST}"
+
+
+@dataclass(frozen=True)
+class Storage(ABC):
+    """Named objects at a folder or URL, each complete or absent; names have slashes, as in `runs/20261124-….json`."""
+
+    location: str
+    is_shared: ClassVar[bool]  # whether machines whose locks are not visible here may write to it
 
     @property
-    def location(self) -> str:
-        """The folder or URL, as its user names it."""
-
-    @property
+    @abstractmethod
     def local(self) -> Path:
-        """A folder of this machine for what only it needs: locks, staging, unfinished downloads, copies."""
-
-    @property
-    def shared(self) -> bool:
-        """Whether other machines, whose locks cannot be seen from here, may work on it too."""
+        """The folder on this machine for locks, staging, checkpoints, partial downloads and copies."""
 
     def prepare(self) -> None:
-        """Make ready to be worked on; OSError, or an expected error, if that cannot be."""
+        """Create what a store needs before the first write."""
+        for folder in ("locks", "staging"):
+            (self.local / folder).mkdir(parents=True, exist_ok=True)
 
+    @abstractmethod
     def read(self, name: str) -> bytes | None:
-        """An object's content, or None where there is none."""
+        """An object's content; None if there is no such object."""
 
     def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
-        """The content of those objects that there are."""
+        """The content of the objects that exist."""
+        return {name: content for name in names if (content := self.read(name)) is not None}
 
+    @abstractmethod
     def write(self, name: str, content: bytes) -> None:
-        """Put an object in the place of whatever was there."""
+        """Create or replace an object."""
 
-    def swap(self, name: str, before: bytes | None, after: bytes) -> bool:
-        """Write an object if it still is as it was read, or absent where that was None; else do nothing."""
+    @abstractmethod
+    def put_file(self, name: str, source: Path) -> None:
+        """Create or replace an object by a file's content."""
+
+    @abstractmethod
+    def compare_and_swap(self, name: str, before: bytes | None, after: bytes) -> bool:
+        """Replace an object only if its content is still `before`, where None means absent; whether it was replaced."""
 
     def names(self, folder: str) -> list[str]:
-        """The objects right under a folder, without its name."""
+        """The objects directly in a folder, without the hidden ones."""
+        return self._visible(folder, "file")
 
     def folders(self, folder: str) -> list[str]:
-        """The folders right under a folder, without its name."""
+        """The folders directly in a folder, without the hidden ones."""
+        return self._visible(folder, "directory")
 
-    def unfinished(self, folder: str) -> list[str]:
-        """The objects under a folder that are being written, or were when a process was killed."""
+    def _visible(self, folder: str, kind: str) -> list[str]:
+        return sorted(name for name, each in self._children(folder) if each == kind and not name.startswith("."))
 
-    def sweep(self, name: str) -> None:
-        """Remove what killed processes left half written of an object; nobody else may be writing it now."""
+    @abstractmethod
+    def _children(self, folder: str) -> Iterator[tuple[str, str]]:
+        """Everything directly in a folder, with its kind: `file`, `directory` or another."""
 
+    @abstractmethod
+    def partial_writes(self, folder: str) -> list[str]:
+        """The objects in a folder that are being written, or were when their process was killed."""
+
+    @abstractmethod
+    def remove_partial_writes(self, name: str) -> None:
+        """Remove what killed processes left of an object; the caller ensures that nobody is writing it."""
+
+    @abstractmethod
     def find_damage(
-        self, folder: str, wanted: Mapping[str, FileFacts], *, anew: bool = False
+        self, folder: str, expected: Mapping[str, FileFacts], *, rehash: bool = False
     ) -> Iterator[tuple[str, str]]:
-        """Each file under `folder` that is not as wanted, and what is wrong with it; every byte is checked.
+        """Each missing or altered file in a folder, with its problem.
 
-        Unless `anew`, bytes count as checked that were, and did not change since as far as their keeper can tell.
+        `rehash` reads every byte again; otherwise a file that did not change since the last check is not read.
         """
 
-    def get(self, folder: str) -> Path:
-        """A local folder with the files that `damaged` has just found right."""
+    @abstractmethod
+    def local_folder(self, folder: str) -> Path:
+        """The folder on this machine that holds the files after `find_damage` found none of them damaged."""
 
-    def put(self, name: str, source: Path) -> None:
-        """Put a file in the place of whatever was there."""
-
+    @abstractmethod
     def versions(self, name: str) -> list[str]:
-        """The versions of an artifact, those included whose manifest cannot be read."""
+        """The versions of an artifact, including those with an unreadable manifest."""
 
-    def payload(self, manifest: Manifest) -> str:
+    @abstractmethod
+    def payload_folder(self, manifest: Manifest) -> str:
         """The folder of a version's payload."""
 
+    @abstractmethod
     def publish(self, manifest: Manifest, content: bytes, staging: Path) -> bool:
-        """Make a version of the files in `staging`, manifest last; False if another machine made it meanwhile."""
+        """Create a version from the files in `staging`, manifest last; False if another machine created it first."""
 
-    def set_aside(self, name: str, label: str) -> None:
-        """Move an object or a folder to the quarantine, if there is one."""
+    @abstractmethod
+    def quarantine(self, name: str, label: str) -> None:
+        """Move an object or a folder, if it exists, to the quarantine."""
 
+    @abstractmethod
     def delete(self, folder: str) -> None:
-        """Remove a folder: from the first step on, nothing in it counts as a version any more."""
+        """Remove a folder; nothing in it counts as a version from the first step on."""
 
+    @abstractmethod
     def bytes_in(self, folder: str) -> int:
-        """The size of all that is in a folder."""
+        """The size of everything in a folder."""

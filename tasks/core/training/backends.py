@@ -1,4 +1,4 @@
-"""What a training computes with beside its device: threads, kernels, precision, memory, and what to do without."""
+"""Threads, kernels, precision and memory of a training, and errors that PyTorch reports in its own terms."""
 
 import ctypes
 import os
@@ -11,23 +11,23 @@ import torch
 
 from tasks.core.errors import InputError
 from tasks.core.models.errors import model_errors
-from tasks.core.recipes import OUR_MODELS, Recipe
+from tasks.core.recipes import BUILT_IN_MODELS, Recipe
 from tasks.core.runtime.device import TINY_BATCH, Hardware, float32_precision
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's malloc.h
 STEPS = "tasks.core.training.steps"
-OUT_OF_MEMORY = ("can't allocate memory", "MPS backend out of memory")  # which torch tells in no other way
+OUT_OF_MEMORY = ("can't allocate memory", "MPS backend out of memory")  # errors without a class of their own
+NOT_DETERMINISTIC = " does not have a deterministic implementation"
+TOO_SMALL_FOR_BATCH_NORM = "Expected more than 1 value per channel when training"
 
 
 @contextmanager
 def training_backend(recipe: Recipe, hardware: Hardware) -> Iterator[None]:
-    """All that follows, for this block; torch is then as it was."""
-    own = recipe.model not in OUR_MODELS
+    """Set PyTorch up for a training in this block; afterwards its settings are as before."""
+    is_custom = recipe.model not in BUILT_IN_MODELS
     with (
-        user_model_errors(recipe.model, alone=hardware.count == 1) if own else nullcontext(),
-        memory_errors(hardware, recipe.batch_size),
-        determinism_errors(),
-        normalization_errors(recipe.batch_size),
+        custom_network_errors(recipe.model, is_alone=hardware.count == 1) if is_custom else nullcontext(),
+        training_errors(hardware, recipe.batch_size),
         backend_settings(hardware, recipe.batch_size),
         float32_precision(recipe.precision),
         malloc_tuning(),
@@ -35,64 +35,58 @@ def training_backend(recipe: Recipe, hardware: Hardware) -> Iterator[None]:
         yield
 
 
-def user_model_errors(model: str, *, alone: bool) -> AbstractContextManager[None]:
-    """Turn what goes wrong in training a network of one's own into one line: in its code, or in a step.
+def custom_network_errors(model: str, *, is_alone: bool) -> AbstractContextManager[None]:
+    """Turn errors of a custom network into one line: those in its code, or of one process also those in a step.
 
-    A step of several processes may go wrong by another one's end, too.
+    With several processes a step may also fail because another process has ended.
     """
-    return model_errors(model, "it to be trained", only_within=STEPS if alone else model.partition(":")[0])
+    only_within = STEPS if is_alone else model.partition(":")[0]
+    return model_errors(model, "a network that trains without errors", only_within=only_within)
 
 
 @contextmanager
-def memory_errors(hardware: Hardware, batch_size: int) -> Iterator[None]:
-    """Turn a device's memory running out into one line with what to try."""
+def training_errors(hardware: Hardware, batch_size: int) -> Iterator[None]:
+    """Turn PyTorch's errors that another setting avoids into one line with advice."""
     try:
         yield
-    except RuntimeError as error:
-        words = str(error)
-        if not isinstance(error, torch.OutOfMemoryError) and not any(sign in words for sign in OUT_OF_MEMORY):
-            raise
-        smaller = batch_size // 2 // hardware.count * hardware.count  # which divides among the devices
-        wanted = f"try --batch-size {smaller}" if smaller else "try a smaller --model"
-        raise InputError(
-            f"device {hardware.device}: expected room for batches of {batch_size} images, got out of memory; {wanted}"
-        ) from error
+    except (RuntimeError, ValueError) as error:
+        if explained := _explain(error, hardware, batch_size):
+            raise explained from error
+        raise
 
 
-@contextmanager
-def determinism_errors() -> Iterator[None]:
-    """Turn an operation that cannot repeat itself to the bit, though all were asked to, into one line."""
-    try:
-        yield
-    except RuntimeError as error:
-        operation, found, _ = str(error).partition(" does not have a deterministic implementation")
-        if not found:
-            raise
-        raise InputError(
-            f"deterministic: expected operations that repeat themselves to the bit, got {operation}, which does not; "
-            "leave --deterministic out or change the --model"
-        ) from error
-
-
-@contextmanager
-def normalization_errors(batch_size: int) -> Iterator[None]:
-    """Turn a batch, as the last one of an epoch, that is too small for batch norm into one line."""
-    try:
-        yield
-    except ValueError as error:
-        if not str(error).startswith("Expected more than 1 value per channel when training"):
-            raise
-        raise InputError(
-            f"batch_size {batch_size}: expected two images or more in each batch for the network's batch norm, got 1; "
-            "change --batch-size or --validation, so that an epoch's last one has more"
-        ) from error
+def _explain(error: Exception, hardware: Hardware, batch_size: int) -> InputError | None:
+    message = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or any(sign in message for sign in OUT_OF_MEMORY):
+        smaller = batch_size // 2 // hardware.count * hardware.count  # a multiple of the number of devices
+        return InputError(
+            f"device {hardware.device}",
+            expected=f"memory for batches of {batch_size} images",
+            got="out of memory",
+            advice=f"try --batch-size {smaller}" if smaller else "try a smaller --model",
+        )
+    if NOT_DETERMINISTIC in message:
+        return InputError(
+            "--deterministic",
+            expected="only operations that are deterministic",
+            got=f"{message.partition(NOT_DETERMINISTIC)[0]}, which is not",
+            advice="leave --deterministic out or change the --model",
+        )
+    if message.startswith(TOO_SMALL_FOR_BATCH_NORM):
+        return InputError(
+            f"--batch-size {batch_size}",
+            expected="at least two images in each batch for batch norm",
+            got="1",
+            advice="change --batch-size or --validation, so that the last batch of an epoch has more",
+        )
+    return None
 
 
 @contextmanager
 def malloc_tuning() -> Iterator[None]:
-    """Have glibc keep what one step frees for the next: given back and paged in anew, it takes a fifth of a step.
+    """Have glibc keep freed memory for the next step: returning and remapping it takes a fifth of a step's time.
 
-    Other allocators are left as they are.
+    Other allocators are left alone.
     """
     if platform.libc_ver()[0] != "glibc":
         yield
@@ -103,31 +97,31 @@ def malloc_tuning() -> Iterator[None]:
     try:
         yield
     finally:
-        glibc.mallopt(MMAP_MAX, 65_536)  # as glibc begins with
+        glibc.mallopt(MMAP_MAX, 65_536)  # glibc's defaults
         glibc.mallopt(TRIM_THRESHOLD, 128 * 1024)
         glibc.malloc_trim(0)
 
 
 @contextmanager
 def backend_settings(hardware: Hardware, batch_size: int) -> Iterator[None]:
-    """Have a CPU take tiny batches in one thread and without oneDNN, whose set-up costs more than they do.
+    """Choose threads and kernels for this block.
 
-    A GPU tries which of its kernels are the quickest. If asked for, only algorithms that repeat themselves are used
-    instead; what has none is an error.
+    A CPU computes tiny batches in one thread and without oneDNN, whose set-up takes longer than the batch. A GPU
+    benchmarks its kernels, or with `deterministic` uses deterministic ones; an operation without one is an error.
     """
-    kernels: Any = torch.backends.mkldnn  # typed as if its properties could not be set
+    onednn: Any = torch.backends.mkldnn  # typed as if its properties could not be set
     cudnn: Any = torch.backends.cudnn
-    usual = torch.get_num_threads(), kernels.enabled, cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
+    before = torch.get_num_threads(), onednn.enabled, cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
     if hardware.device.type == "cpu" and batch_size <= TINY_BATCH:
         torch.set_num_threads(1)
-        kernels.enabled = False
+        onednn.enabled = False
     cudnn.benchmark = not hardware.deterministic
     if hardware.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only so
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
         torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.set_num_threads(usual[0])
-        kernels.enabled, cudnn.benchmark = usual[1:3]
-        torch.use_deterministic_algorithms(usual[3])
+        torch.set_num_threads(before[0])
+        onednn.enabled, cudnn.benchmark = before[1:3]
+        torch.use_deterministic_algorithms(before[3])

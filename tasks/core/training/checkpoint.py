@@ -1,4 +1,4 @@
-"""Checkpoints: where training stands, written aside and renamed, checked when read."""
+"""Checkpoints: the state of a training, written atomically and checked when read."""
 
 import hashlib
 import io
@@ -15,12 +15,12 @@ DIGEST_BYTES = 32
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint's bytes are not those that were saved."""
+    """A checkpoint does not have the digest of the bytes that were saved."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The one checkpoint of a training in `folder`, which belongs to the key of the weights alone."""
+    """The checkpoint of one training, in a folder of its own."""
 
     folder: Path
 
@@ -29,7 +29,7 @@ class Checkpoint:
         return self.folder / "checkpoint.pt"
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replace the checkpoint whole, its SHA-256 first."""
+        """Replace the checkpoint atomically; the file starts with its SHA-256."""
         self.folder.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()
         torch.save(dict(state), content)
@@ -37,14 +37,14 @@ class Checkpoint:
         files.write_bytes(self._path, hashlib.sha256(payload).digest() + payload)
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """What was saved last; None where nothing was, DamagedCheckpoint where other bytes are found."""
-        files.sweep(self._path)
+        """The state saved last; None if there is none. Raises DamagedCheckpoint if its digest is wrong."""
+        files.remove_leftovers(self._path)
         try:
             content = self._path.read_bytes()
         except FileNotFoundError:
             return None
         digest, payload = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
         if hashlib.sha256(payload).digest() != digest:
-            raise DamagedCheckpoint(f"{self._path}: its bytes are not those that were saved")
+            raise DamagedCheckpoint(f"checkpoint {self._path} is damaged")
         state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
         return state

@@ -1,49 +1,46 @@
-"""A training step recorded once, as a CUDA graph: launching its small kernels one by one takes longer than they do."""
+"""Training steps as a CUDA graph: launching small kernels one by one takes longer than running them."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from tasks.core.recipes import OUR_MODELS, Recipe
+from tasks.core.recipes import BUILT_IN_MODELS, Recipe
 
 Step = Callable[[Tensor, Tensor, int], Tensor]
-WARM_UP_STEPS = 2  # in which all is made that is made once; they are training steps like any other
+WARM_UP_STEPS = 2  # before recording, for one-time initialization; they are ordinary training steps
 
 
 def supports_cuda_graph(recipe: Recipe, device: torch.device) -> bool:
-    """Whether a recipe's steps can be recorded: on a GPU, and of our own networks; others may do what cannot."""
-    return device.type == "cuda" and recipe.model in OUR_MODELS
+    """Whether a recipe's steps can be recorded: built-in networks on a GPU; a custom one may do what graphs cannot."""
+    return device.type == "cuda" and recipe.model in BUILT_IN_MODELS
 
 
 class CudaGraphStep:
-    """Takes the first steps as they are, then replays one: on batches of one size, with the same tensors updated.
-
-    What it computes in stays its own, beside what steps on smaller batches take.
-    """
+    """Runs the first steps eagerly, then replays a recorded one; all batches have the same size."""
 
     def __init__(self, step: Step, device: torch.device) -> None:
-        self._step, self._taken = step, 0
+        self._step, self._count = step, 0
         self._stream, self._graph = torch.cuda.Stream(device), torch.cuda.CUDAGraph()
 
     def __call__(self, batch: Tensor, labels: Tensor, images: int) -> Tensor:
-        self._taken += 1
-        if self._taken <= WARM_UP_STEPS:
-            return self._unrecorded(batch, labels, images)
-        if self._taken == WARM_UP_STEPS + 1:
+        self._count += 1
+        if self._count <= WARM_UP_STEPS:
+            return self._run_eagerly(batch, labels, images)
+        if self._count == WARM_UP_STEPS + 1:
             self._record(batch, labels, images)
         self._batch.copy_(batch)
         self._labels.copy_(labels)
         self._graph.replay()
         return self._result.clone()
 
-    def _unrecorded(self, batch: Tensor, labels: Tensor, images: int) -> Tensor:
-        """A step on the stream that is recorded on later, which PyTorch asks for."""
-        usual = torch.cuda.current_stream(batch.device)
-        self._stream.wait_stream(usual)
+    def _run_eagerly(self, batch: Tensor, labels: Tensor, images: int) -> Tensor:
+        """Run a step on the stream of the later recording, as PyTorch requires."""
+        current = torch.cuda.current_stream(batch.device)
+        self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             result = self._step(batch, labels, images)
-        usual.wait_stream(self._stream)
+        current.wait_stream(self._stream)
         return result
 
     def _record(self, batch: Tensor, labels: Tensor, images: int) -> None:

@@ -1,4 +1,4 @@
-"""The training curve: `training.parquet`."""
+"""The learning curve: `training.parquet`."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,20 +10,24 @@ from tasks.core.runtime.parquet import make_schema
 TRAINING = make_schema(
     [
         ("step", pa.int32(), "training steps so far"),
-        ("epoch", pa.int32(), "the epoch that the step is of, from 1 on"),
-        ("running_loss", pa.float64(), "mean cross-entropy since the row before"),
+        ("epoch", pa.int32(), "the epoch of the step, from 1"),
+        ("running_loss", pa.float64(), "mean cross-entropy since the previous row"),
         ("learning_rate", pa.float64(), "the learning rate of the step"),
-        ("running_accuracy", pa.float64(), "share of training images predicted right since the row before"),
-        ("validation_loss", pa.float64(), "cross-entropy on the images held out; only at an epoch's end"),
-        ("validation_accuracy", pa.float64(), "share of the images held out that is predicted right; likewise"),
+        ("running_accuracy", pa.float64(), "share of training images predicted correctly since the previous row"),
+        ("validation_loss", pa.float64(), "cross-entropy on the held-out images, at the end of an epoch"),
+        (
+            "validation_accuracy",
+            pa.float64(),
+            "share of held-out images predicted correctly, at the end of an epoch",
+        ),
     ]
 )
 
 
 class TrainingPoint(NamedTuple):
-    """What training came to since the point before, after `step` steps in all; accuracies are in [0, 1].
+    """A point of the learning curve, after `step` steps of all epochs; accuracies are in [0, 1].
 
-    At the end of an epoch, if images are held out, what the network makes of them.
+    Running values are over the steps since the previous point; validation values are those of held-out images.
     """
 
     step: int

@@ -1,7 +1,7 @@
-"""The images that training sees, on its device as bytes, and those held out from it."""
+"""Training images and held-out images, as bytes on the device."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tasks.core.config import Normalization
-from tasks.core.data.dataset import Dataset, expand
+from tasks.core.data.dataset import Dataset, normalize_images
 from tasks.core.errors import InputError
 from tasks.core.models.factory import eval_mode
 
-SPLIT_SEED = 0  # the same images are held out in every run, so that runs can be compared on them
+SPLIT_SEED = 0  # the same images are held out in every run, so that runs are comparable
 BATCH_SIZE = 500
 
 
 @dataclass(frozen=True)
 class Images:
-    """uint8 [N, 3, 32, 32] and int64 labels [N]."""
+    """Images, uint8 [N, 3, 32, 32], and labels, int64 [N]."""
 
     images: Tensor
     labels: Tensor
@@ -30,11 +30,11 @@ class Images:
         return len(self.labels)
 
     def inputs(self, start: int, stop: int) -> Tensor:
-        return expand(self.images[start:stop], self.normalization)
+        """Normalized images, float32 [N, 3, 32, 32]."""
+        return normalize_images(self.images[start:stop], self.normalization)
 
 
-@dataclass(frozen=True)
-class LossAndAccuracy:
+class LossAndAccuracy(NamedTuple):
     """Mean loss, and accuracy in [0, 1]."""
 
     loss: float
@@ -42,11 +42,11 @@ class LossAndAccuracy:
 
 
 def training_images(dataset: Dataset, held_out: int, device: torch.device) -> tuple[Images, Images]:
-    """The images to train on, and so many held out, every class by its share; the test images are not touched."""
-    chosen = stratified_mask(dataset.train_labels, held_out)
-    # With none held out the arrays are used as they are mapped, where a mask would copy them.
-    parts: tuple[Any, Any] = (~chosen, chosen) if held_out else (slice(None), slice(0))
-    images, rest = (
+    """The images to train on and the held-out ones; the split of the training set is stratified."""
+    is_held_out = stratified_mask(dataset.train_labels, held_out)
+    # Slices use the memory-mapped arrays as they are; a mask copies them.
+    parts: tuple[Any, Any] = (~is_held_out, is_held_out) if held_out else (slice(None), slice(0))
+    kept, rest = (
         Images(
             torch.from_numpy(dataset.train_images[part]).to(device),
             torch.from_numpy(dataset.train_labels[part]).long().to(device),
@@ -54,35 +54,34 @@ def training_images(dataset: Dataset, held_out: int, device: torch.device) -> tu
         )
         for part in parts
     )
-    return images, rest
+    return kept, rest
 
 
 def check_held_out(labels: NDArray[np.uint8], count: int) -> None:
-    """InputError unless some images are left to train on."""
-    most = len(labels) - len(np.unique(labels))
-    if count > most:
-        raise InputError(
-            f"validation: expected at most {most:,} of {len(labels):,} training images, got {count:,}; give fewer"
-        )
+    """Raise InputError unless each class keeps an image to train on."""
+    maximum = len(labels) - len(np.unique(labels))
+    if count > maximum:
+        expected = f"at most {maximum:,} of {len(labels):,} training images"
+        raise InputError("--validation", expected=expected, got=f"{count:,}")
 
 
 def stratified_mask(labels: NDArray[np.uint8], count: int) -> NDArray[np.bool_]:
-    """Which images are held out: `count` in all, of each class its share, to the nearest whole image."""
+    """A mask with `count` images held out, the same share of each class to the nearest image."""
     check_held_out(labels, count)
     classes, sizes = np.unique(labels, return_counts=True)
-    # Running sums are rounded, not the shares themselves, so that they add up to `count`.
+    # Rounding the running sums, not the shares, makes the shares add up to `count`.
     ends = np.floor(np.cumsum(sizes) * count / len(labels) + 0.5).astype(int)
-    # The stream of a bit generator stays the same in every version of NumPy, that of a permutation need not.
-    lots = np.random.PCG64(SPLIT_SEED).random_raw(len(labels))
-    chosen = np.zeros(len(labels), bool)
-    for label, wanted in zip(classes, np.diff(ends, prepend=0), strict=True):
-        of_class = np.flatnonzero(labels == label)
-        chosen[of_class[lots[of_class].argsort(kind="stable")][:wanted]] = True
-    return chosen
+    # A bit generator gives the same stream in every version of NumPy; a permutation may not.
+    random_keys = np.random.PCG64(SPLIT_SEED).random_raw(len(labels))
+    is_held_out = np.zeros(len(labels), bool)
+    for label, share in zip(classes, np.diff(ends, prepend=0), strict=True):
+        members = np.flatnonzero(labels == label)
+        is_held_out[members[random_keys[members].argsort(kind="stable")][:share]] = True
+    return is_held_out
 
 
 def measure(network: nn.Module, images: Images) -> LossAndAccuracy:
-    """Loss and accuracy of a network, which stays in the mode it was in."""
+    """Loss and accuracy of a network, in evaluation mode for the time being."""
     loss, hits = 0.0, 0
     with eval_mode(network):
         for start in range(0, len(images), BATCH_SIZE):

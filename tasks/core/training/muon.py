@@ -1,4 +1,4 @@
-"""Muon: momentum whose directions are made orthogonal, for filters; plain momentum for what is no filter."""
+"""Muon: orthogonalized momentum for filters, plain momentum for other parameters."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 ITERATIONS = 3
-SHORTEST = 1e-7  # that a length may be which is divided by: filters may begin as zeros
+MIN_NORM = 1e-7  # for the division by a norm: filters may start as zeros
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalized in `dtype` in groups that say so, whose filters keep a mean length of 1.
+    """SGD with momentum, orthogonalized in `dtype` in groups with `orthogonal`, whose filters keep a mean norm of 1.
 
-    Jordan et al. (2024), https://kellerjordan.github.io/posts/muon. torch.optim.Muon takes matrices alone.
+    Jordan et al. (2024), https://kellerjordan.github.io/posts/muon. torch.optim.Muon takes matrices only.
     """
 
     def __init__(
@@ -27,20 +27,20 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Update the parameters of a group together, as torch's own optimizers do: a GPU is kept busier so."""
+        """Update all parameters of a group together, which keeps a GPU busier."""
         assert closure is None
         for group in self.param_groups:
-            used = [each for each in group["params"] if each.grad is not None]
-            if used:
-                self._update(used, group)
+            parameters = [each for each in group["params"] if each.grad is not None]
+            if parameters:
+                self._update(parameters, group)
 
     def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         directions = self._directions(parameters, group)
         if group["orthogonal"]:
-            directions = self._orthogonal(directions)
-            lengths = torch._foreach_norm(parameters)
-            torch._foreach_clamp_min_(lengths, SHORTEST)
-            scales = [len(each) ** 0.5 / length for each, length in zip(parameters, lengths, strict=True)]
+            directions = self._orthogonalized(directions)
+            norms = torch._foreach_norm(parameters)
+            torch._foreach_clamp_min_(norms, MIN_NORM)
+            scales = [len(each) ** 0.5 / norm for each, norm in zip(parameters, norms, strict=True)]
             torch._foreach_mul_(parameters, scales)
         torch._foreach_mul_(directions, group["lr"])
         torch._foreach_sub_(parameters, directions)
@@ -62,19 +62,19 @@ class Muon(torch.optim.Optimizer):
         momentum: Tensor = state["momentum_buffer"]
         return momentum
 
-    def _orthogonal(self, directions: Sequence[Tensor]) -> list[Tensor]:
-        """Each direction made orthogonal, those of neighbours of one shape together."""
-        found: list[Tensor] = []
-        for shape, alike in groupby(directions, key=lambda each: each.shape):
-            matrices = torch.stack([each.flatten(1) for each in alike])
-            found += orthogonalize(matrices, self._dtype).unflatten(2, shape[1:]).unbind()
-        return found
+    def _orthogonalized(self, directions: Sequence[Tensor]) -> list[Tensor]:
+        """Each direction orthogonalized; neighbours of the same shape in one batch."""
+        orthogonal: list[Tensor] = []
+        for shape, group in groupby(directions, key=lambda each: each.shape):
+            matrices = torch.stack([each.flatten(1) for each in group])
+            orthogonal += orthogonalize(matrices, self._dtype).unflatten(2, shape[1:]).unbind()
+        return orthogonal
 
 
 def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
-    """Matrices [N, rows, columns] with singular values brought near 1, by a Newton-Schulz iteration.
+    """Bring the singular values of matrices [N, rows, columns] near 1, by a Newton-Schulz iteration.
 
-    bfloat16 is enough for it.
+    bfloat16 is precise enough for it.
     """
     a, b, c = COEFFICIENTS
     is_tall = matrices.shape[1] > matrices.shape[2]
@@ -84,5 +84,5 @@ def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
         square = wide @ wide.mT
         polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
         wide = torch.baddbmm(wide, polynomial, wide, beta=a)
-    found: Tensor = wide.mT if is_tall else wide
-    return found.to(matrices.dtype)
+    orthogonal: Tensor = wide.mT if is_tall else wide
+    return orthogonal.to(matrices.dtype)

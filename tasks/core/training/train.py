@@ -1,4 +1,4 @@
-"""Starting a training: in this process, or in one for each of several devices."""
+"""Training: in this process, or in one worker process a device."""
 
 from pathlib import Path
 
@@ -9,12 +9,9 @@ from tasks.core.training.monitor import Monitor
 from tasks.core.training.trainer import Training
 
 
-def build_weights(folder: Path, dataset: Path, training: Training, watch: Monitor) -> None:
-    """Train on the dataset in a folder, going on from a checkpoint if there is one; leave weights and the loss curve.
-
-    The weights are in `folder` then.
-    """
+def build_weights(folder: Path, dataset: Path, training: Training, monitor: Monitor) -> None:
+    """Train on a stored dataset, from the checkpoint if there is one; write weights and learning curve to `folder`."""
     if training.hardware.count == 1:
-        train_rank(folder, load_dataset(dataset), training, watch)
+        train_rank(folder, load_dataset(dataset), training, monitor)
     else:
-        train_distributed(folder, dataset, training, watch)
+        train_distributed(folder, dataset, training, monitor)

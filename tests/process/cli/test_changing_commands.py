@@ -1,56 +1,59 @@
-"""The `cifar` command where it promotes, rolls back, verifies and collects."""
+"""The commands that change or verify a store: promote, rollback, verify, gc."""
 
 from dataclasses import replace
 
 from command import Cifar
 from places import flip_a_bit
-from tiny_artifacts import quiet, stage_of
+from tiny_artifacts import build_of
 
-from tasks.core.runtime.environment import who
+from tasks.core.runtime.environment import current_user
 from tasks.core.store.gc import Plan
 from tasks.core.store.runs import recording_run
-from tasks.core.store.verify import AGAIN
+from tasks.core.store.verify import NEXT_RUN_REBUILDS, RUN_AGAIN
 
 # promote and rollback
 
 
-def test_promote_makes_a_run_current_and_says_who_when_and_why(cifar: Cifar) -> None:
+def test_promote_makes_a_run_current_and_prints_who_when_and_why(cifar: Cifar) -> None:
     current, previous = cifar.run("current").run, cifar.run("previous").run
 
-    said = cifar("promote", "previous", "--why", "fewer cats")
+    printed = cifar("promote", "previous", "--why", "fewer cats")
 
     entry = cifar.last_entry()
-    assert (
-        said
-        == f"current run: {previous} (promoted on {entry['at'][:19].replace('T', ' ')} UTC by {who()}: fewer cats)\n"
+    time = entry["at"][:19].replace("T", " ")
+    assert printed == f"current run: {previous} (promoted on {time} UTC by {current_user()}: fewer cats)\n"
+    assert (entry["action"], entry["run"], entry["who"], entry["why"]) == (
+        "promote",
+        previous,
+        current_user(),
+        "fewer cats",
     )
-    assert (entry["action"], entry["run"], entry["who"], entry["why"]) == ("promote", previous, who(), "fewer cats")
     assert (cifar.run("current").run, cifar.run("previous").run) == (previous, current)
     assert cifar.place.json("current.json")["run"] == previous
 
 
-def test_promote_without_a_reason_says_what_was_asked_for(cifar: Cifar) -> None:
+def test_promote_has_a_default_reason(cifar: Cifar) -> None:
     cifar("promote", "previous")
 
-    assert cifar.last_entry()["why"] == "asked for by `cifar promote`"
+    assert cifar.last_entry()["why"] == "requested by `cifar promote`"
 
 
-def test_rollback_goes_back_to_the_run_before_and_says_who_when_and_why(cifar: Cifar) -> None:
+def test_rollback_makes_the_previous_run_current_again(cifar: Cifar) -> None:
     current, previous = cifar.run("current").run, cifar.run("previous").run
     weights = cifar.place.read(f"{cifar.run('previous').artifacts['weights']}/cifar_net.pth")
 
-    said = cifar("rollback", "--why", "calls cats dogs")
+    printed = cifar("rollback", "--why", "calls cats dogs")
 
-    assert said.startswith(f"current run: {previous} (rolled back to on ")
-    assert said.endswith(f" UTC by {who()}: calls cats dogs)\n")
+    assert printed.startswith(f"current run: {previous} (rolled back to on ")
+    assert printed.endswith(f" UTC by {current_user()}: calls cats dogs)\n")
     entry = cifar.last_entry()
     assert (entry["action"], entry["run"], entry["instead_of"]) == ("rollback", previous, current)
-    assert (entry["who"], entry["why"]) == (who(), "calls cats dogs")
+    assert (entry["who"], entry["why"]) == (current_user(), "calls cats dogs")
     assert cifar.place.read("cifar_net.pth") == weights
     assert [row["standing"] for row in cifar.json("history")] == ["rolled back", "current"]
 
 
-def test_rollback_needs_a_reason_and_a_run_to_go_back_to(cifar: Cifar) -> None:
+def test_rollback_needs_a_reason_and_a_previous_run(cifar: Cifar) -> None:
     assert "--why" in cifar.refused("rollback")
     cifar("rollback", "--why", "once")
     assert cifar.refused("rollback", "--why", "twice").startswith(
@@ -61,52 +64,52 @@ def test_rollback_needs_a_reason_and_a_run_to_go_back_to(cifar: Cifar) -> None:
 # verify
 
 
-def test_verify_says_that_nothing_is_wrong(cifar: Cifar) -> None:
-    assert cifar("verify") == "everything is as it was stored\n"
+def test_verify_of_an_intact_store_finds_no_problems(cifar: Cifar) -> None:
+    assert cifar("verify") == "no problems found\n"
     assert cifar.json("verify") == []
 
 
-def test_verify_lists_what_is_wrong_and_ends_with_1(cifar: Cifar) -> None:
+def test_verify_lists_problems_and_exits_with_1(cifar: Cifar) -> None:
     ref = cifar.run("previous").artifacts["weights"]
     flip_a_bit(cifar.place, f"{ref}/cifar_net.pth")
 
     finding, total = cifar("verify", exit_code=1).splitlines()
 
     damage = f"{ref}: cifar_net.pth is damaged: its bytes are not those that were stored"
-    assert finding == f"{damage}; the next run that needs it makes it anew"
-    assert total == "1 thing is wrong"
+    assert finding == f"{damage}; {NEXT_RUN_REBUILDS}"
+    assert total == "1 problem found"
     assert [(each["wrong"], each["known"]) for each in cifar.json("verify", exit_code=1)] == [(damage, False)]
 
 
-def test_verify_ends_well_where_all_that_is_wrong_was_set_aside_and_made_anew(cifar_on_tiny: Cifar) -> None:
+def test_verify_exits_with_0_if_all_problems_are_known(cifar_on_tiny: Cifar) -> None:
     ref = cifar_on_tiny.run(cifar_on_tiny.json("history")[0]["run"]).artifacts["weights"]
     manifest = cifar_on_tiny.store.manifest(ref.name, ref.version)
     assert manifest
     flip_a_bit(cifar_on_tiny.place, f"{ref}/cifar_net.pth")
-    cifar_on_tiny.store.get_or_create(replace(stage_of({"cifar_net.pth": b"other"}), key=manifest.key), quiet)
+    cifar_on_tiny.store.get_or_create(replace(build_of({"cifar_net.pth": b"other"}), key=manifest.key))
 
     known, total = cifar_on_tiny("verify").splitlines()
 
     assert known.startswith("known: run ")
-    assert known.endswith(f": its {ref} is not in the store, and was made anew as a later attempt; {AGAIN}")
-    assert total == "everything else is as it was stored"
+    assert known.endswith(f": its {ref} is not in the store, and a later attempt replaced it; {RUN_AGAIN}")
+    assert total == "no other problems found"
 
 
-def test_verify_tells_what_the_next_command_puts_right(cifar_on_tiny: Cifar) -> None:
+def test_verify_lists_what_the_next_command_repairs(cifar_on_tiny: Cifar) -> None:
     flip_a_bit(cifar_on_tiny.place, "per_class.parquet")
 
-    said = [cifar_on_tiny("verify", exit_code=1) for _ in range(2)]
+    printed = [cifar_on_tiny("verify", exit_code=1) for _ in range(2)]
     cifar_on_tiny("history")
 
-    assert said[0] == said[1]
-    assert said[0].startswith("at the root: per_class.parquet is damaged")
-    assert cifar_on_tiny("verify") == "everything is as it was stored\n"
+    assert printed[0] == printed[1]
+    assert printed[0].startswith("at the root: per_class.parquet is damaged")
+    assert cifar_on_tiny("verify") == "no problems found\n"
 
 
 # gc
 
 
-def test_gc_says_what_it_would_remove_and_then_removes_it(cifar_on_tiny: Cifar) -> None:
+def test_gc_prints_what_it_would_remove_and_then_removes_it(cifar_on_tiny: Cifar) -> None:
     before = cifar_on_tiny.place.names()
 
     would = cifar_on_tiny("gc", "--keep", "1", "--dry-run").splitlines()
@@ -121,21 +124,21 @@ def test_gc_says_what_it_would_remove_and_then_removes_it(cifar_on_tiny: Cifar) 
     assert cifar_on_tiny.json("gc", "--keep", "1")["bytes"] == 0
 
 
-def test_gc_needs_to_know_how_many_runs_to_keep(cifar_on_tiny: Cifar) -> None:
+def test_gc_needs_a_number_of_runs_to_keep(cifar_on_tiny: Cifar) -> None:
     assert "--keep" in cifar_on_tiny.refused("gc")
     assert "--keep" in cifar_on_tiny.refused("gc", "--keep", "-1")
 
 
-def test_gc_touches_nothing_while_a_run_is_in_progress(cifar_on_tiny: Cifar) -> None:
-    with recording_run(cifar_on_tiny.store, {}, {}, quiet) as run:
-        said = cifar_on_tiny.refused("gc", "--keep", "0", exit_code=1)
-    assert said.startswith(f"gc: run {run.record.run} of {who()} is in progress; nothing was touched")
+def test_gc_removes_nothing_while_a_run_is_in_progress(cifar_on_tiny: Cifar) -> None:
+    with recording_run(cifar_on_tiny.store, {}, {}) as run:
+        error = cifar_on_tiny.refused("gc", "--keep", "0", exit_code=1)
+    assert error.startswith(f"gc: run {run.record.run} of {current_user()} is in progress; nothing was removed")
 
 
-def test_a_collected_run_says_so_wherever_it_is_named(cifar_on_tiny: Cifar) -> None:
+def test_every_command_names_a_collected_run(cifar_on_tiny: Cifar) -> None:
     run = cifar_on_tiny.json("gc", "--keep", "1")["runs"][0]
 
-    assert "its artifacts are given up" in cifar_on_tiny("show", run)
+    assert "its artifacts may be gone" in cifar_on_tiny("show", run)
     for arguments in (("compare", run, "current"), ("path", "per_class", "--run", run)):
         assert f"run {run}: its artifacts were collected on " in cifar_on_tiny.refused(*arguments)
     assert f"run {run}: expected a completed run, got one whose artifacts were collected" in (

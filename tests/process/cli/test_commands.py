@@ -1,4 +1,4 @@
-"""The `cifar` command: what it says of a store of two real runs, without changing anything."""
+"""The commands that read a store, on a store of two real runs."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from command import Cifar
 from places import flip_a_bit, make_unreadable
-from tiny_artifacts import quiet
 
-from flows.cli.app import main
+from flows.cli.main import main
 from tasks.core.evaluation.paired import Comparison
 from tasks.core.reports.compare.summary import Summary
 from tasks.core.store.gc import collect_garbage
@@ -19,7 +18,7 @@ from tasks.core.store.runs import RunRecord, recording_run
 # history
 
 
-def test_history_is_a_line_for_each_run_newest_first(cifar: Cifar) -> None:
+def test_history_has_a_line_for_each_run_newest_first(cifar: Cifar) -> None:
     header, newest, oldest = cifar("history").splitlines()
 
     assert header.split("  ")[0] == "run"
@@ -35,17 +34,17 @@ def test_history_is_a_line_for_each_run_newest_first(cifar: Cifar) -> None:
         assert cells[-2:] == [record.started[:16].replace("T", " "), record.who]
 
 
-def test_history_can_be_cut_short(cifar: Cifar) -> None:
+def test_history_can_be_limited(cifar: Cifar) -> None:
     assert len(cifar("history", "--limit", "1").splitlines()) == 2
     assert [row["run"] for row in cifar.json("history", "--limit", "1")] == [cifar.run("current").run]
     assert cifar.json("history", "--limit", "0") == []
     assert "limit" in cifar.refused("history", "--limit", "-1")
 
 
-def test_history_tells_runs_that_failed_or_were_collected(cifar_on_tiny: Cifar) -> None:
-    with pytest.raises(ZeroDivisionError), recording_run(cifar_on_tiny.store, {}, {}, quiet):
+def test_history_marks_runs_that_failed_or_were_collected(cifar_on_tiny: Cifar) -> None:
+    with pytest.raises(ZeroDivisionError), recording_run(cifar_on_tiny.store, {}, {}):
         raise ZeroDivisionError
-    collect_garbage(cifar_on_tiny.store, 2, quiet, dry_run=False)
+    collect_garbage(cifar_on_tiny.store, 2, dry_run=False)
 
     lines = cifar_on_tiny("history").splitlines()[1:]
 
@@ -53,7 +52,7 @@ def test_history_tells_runs_that_failed_or_were_collected(cifar_on_tiny: Cifar) 
         assert f"  {standing}  " in line
 
 
-def test_history_for_machines_has_every_documented_field(cifar: Cifar) -> None:
+def test_history_as_json_has_every_documented_field(cifar: Cifar) -> None:
     rows = cifar.json("history")
 
     assert [set(row) for row in rows] == [set(HistoryRow.model_fields)] * 2
@@ -63,54 +62,54 @@ def test_history_for_machines_has_every_documented_field(cifar: Cifar) -> None:
 # show
 
 
-def test_show_of_a_run_is_its_record(cifar: Cifar) -> None:
+def test_show_prints_the_record_of_a_run(cifar: Cifar) -> None:
     record = cifar.run("current")
     assert record.score
     assert record.verdict
 
-    said = cifar("show", "current")
+    printed = cifar("show", "current")
 
-    lines = dict(line.split(maxsplit=1) for line in said.splitlines())
+    lines = dict(line.split(maxsplit=1) for line in printed.splitlines())
     assert (lines["run"], lines["status"], lines["who"]) == (record.run, "completed", record.who)
-    assert lines["accuracy"].startswith(f"{record.score.correct}.00% ({record.score.correct} of 100 right), 95%")
+    assert lines["accuracy"].startswith(f"{record.score.correct}.00% ({record.score.correct} of 100 correct), 95%")
     assert lines["verdict"] == record.verdict
     assert lines["weights"] == str(record.artifacts["weights"])
     assert "epochs 1" in lines["settings"]
-    assert cifar("show", record.run) == cifar("show", record.run[:-1]) == said
+    assert cifar("show", record.run) == cifar("show", record.run[:-1]) == printed
     assert RunRecord.model_validate(cifar.json("show", record.run)) == record
 
 
-def test_show_of_a_version_is_its_manifest_and_its_lineage_up_and_down(cifar: Cifar) -> None:
+def test_show_prints_the_manifest_and_lineage_of_a_version(cifar: Cifar) -> None:
     record = cifar.run("current")
     refs = record.artifacts
 
-    said = cifar("show", str(refs["weights"]))
+    printed = cifar("show", str(refs["weights"]))
 
-    facts, _, lineage = said.partition("made from\n")
-    made_from, _, used_for = lineage.partition("used for\n")
+    facts, _, lineage = printed.partition("built from\n")
+    built_from, _, used_for = lineage.partition("used for\n")
     lines = dict(line.split(maxsplit=1) for line in facts.splitlines())
     assert (lines["version"], lines["sha256"]) == (str(refs["weights"]), refs["weights"].sha256)
     assert json.loads(lines["settings"])["seed"] == 2
     assert "cifar_net.pth (" in lines["files"]
-    assert said.count(record.run) == 2  # by run, in runs
-    assert [line.split(",")[0] for line in made_from.splitlines()] == [f"  {refs['dataset']}", f"    {refs['raw']}"]
+    assert printed.count(record.run) == 2  # by run, in runs
+    assert [line.split(",")[0] for line in built_from.splitlines()] == [f"  {refs['dataset']}", f"    {refs['raw']}"]
     assert used_for.split() == [str(refs["predictions"]), str(refs["report"])]
-    assert cifar("show", f"weights/{refs['weights'].version[:6]}") == said
+    assert cifar("show", f"weights/{refs['weights'].version[:6]}") == printed
 
     lineage_in_json = Lineage.model_validate(cifar.json("show", str(refs["weights"])))
     assert lineage_in_json.manifest.ref == refs["weights"]
 
 
-def test_show_of_an_archive_and_of_a_report_says_that_nothing_is_above_or_below(cifar: Cifar) -> None:
+def test_show_of_versions_without_ancestors_or_descendants(cifar: Cifar) -> None:
     refs = cifar.run("current").artifacts
 
-    assert "made from nothing in the store\n" in cifar("show", str(refs["raw"]))
-    assert "used for nothing in the store\n" in cifar("show", str(refs["report"]))
+    assert "built from no artifact\n" in cifar("show", str(refs["raw"]))
+    assert "used for no artifact\n" in cifar("show", str(refs["report"]))
 
 
-def test_long_values_stay_whole_on_one_line_where_nobody_looks_at_a_terminal(cifar_on_tiny: Cifar) -> None:
+def test_long_values_are_on_one_line_without_a_terminal(cifar_on_tiny: Cifar) -> None:
     words = "expected one thing, got another " * 100
-    with pytest.raises(RuntimeError), recording_run(cifar_on_tiny.store, {}, {}, quiet) as run:
+    with pytest.raises(RuntimeError), recording_run(cifar_on_tiny.store, {}, {}) as run:
         raise RuntimeError(words)
 
     assert f"failed: RuntimeError: {words.strip()}\n" in cifar_on_tiny("show", run.record.run)
@@ -119,45 +118,46 @@ def test_long_values_stay_whole_on_one_line_where_nobody_looks_at_a_terminal(cif
 # compare
 
 
-def test_compare_says_what_changed_over_all_and_class_by_class(cifar: Cifar) -> None:
-    found = Comparison.model_validate(cifar.json("compare", "previous", "current"))
-    assert (found.images, len(found.per_class)) == (100, 10)
+def test_compare_prints_changes_overall_and_by_class(cifar: Cifar) -> None:
+    comparison = Comparison.model_validate(cifar.json("compare", "previous", "current"))
+    assert (comparison.images, len(comparison.per_class)) == (100, 10)
 
     lines = cifar("compare", "previous", "current").splitlines()
 
     assert lines[0].split()[-3:] == ["fixed", "broken", "images"]
-    first, second, fixed, broken = found.first_correct, found.second_correct, found.fixed, found.broken
+    first, second = comparison.first_correct, comparison.second_correct
+    fixed, broken = comparison.fixed, comparison.broken
     overall = lines[1].split()
     assert overall[:4] == ["all", f"{first}.00%", f"{second}.00%", f"{second - first:+}.00"]
-    assert overall[-4:] == [f"{found.mcnemar_p:.2g}", str(fixed), str(broken), "100"]
-    assert [line.split()[0] for line in lines[2:12]] == [row.class_name for row in found.per_class]
-    said = "\n".join(lines[12:])
+    assert overall[-4:] == [f"{comparison.mcnemar_p:.2g}", str(fixed), str(broken), "100"]
+    assert [line.split()[0] for line in lines[2:12]] == [row.class_name for row in comparison.per_class]
+    rest = "\n".join(lines[12:])
     for part in (cifar.run("previous").run, cifar.run("current").run, f"fixed: {fixed} image", f"broken: {broken} "):
-        assert part in said
+        assert part in rest
 
 
-def test_compare_holds_several_runs_against_the_first_and_says_what_differs(cifar: Cifar) -> None:
+def test_compare_of_several_runs_prints_changes_and_settings(cifar: Cifar) -> None:
     names = ("previous", "current", "previous")
-    found = Summary.model_validate(cifar.json("compare", *names))
-    other, itself = (change.comparison for change in found.changes)
+    summary = Summary.model_validate(cifar.json("compare", *names))
+    other, itself = (change.comparison for change in summary.changes)
 
     head, first, *others = cifar("compare", *names).splitlines()
 
     assert head.split()[-7:] == ["interval", "p", "fixed", "broken", "log", "loss", "ECE"]
     assert first.split()[:3] == ["A", cifar.run("previous").run, f"{other.first_correct}.00%"]
-    for line, letter, told in zip(others, "BC", (other, itself), strict=False):
+    for line, letter, comparison in zip(others, "BC", (other, itself), strict=False):
         assert line.split()[0] == letter
-        assert f"{100 * told.difference.value:+.2f}" in line
-    said = "\n".join(others[2:])
-    assert "differing  A  B  C\nseed       1  2  1\n" in said
-    assert "C and A give the same answer for every image" in said
-    assert "GENERATED IMAGES, NOT CIFAR-10" in said
+        assert f"{100 * comparison.difference.value:+.2f}" in line
+    rest = "\n".join(others[2:])
+    assert "differences  A  B  C\nseed         1  2  1\n" in rest
+    assert "C and A give the same answer for every image" in rest
+    assert "GENERATED IMAGES, NOT CIFAR-10" in rest
 
 
 # path
 
 
-def test_path_is_one_line_with_a_file_that_is_there(cifar: Cifar) -> None:
+def test_path_prints_an_existing_path(cifar: Cifar) -> None:
     for run in ("current", "previous"):
         [line] = cifar("path", "per_class", "--run", run).splitlines()
         assert Path(line) == cifar.root / str(cifar.run(run).artifacts["per_class"]) / "per_class.parquet"
@@ -165,16 +165,16 @@ def test_path_is_one_line_with_a_file_that_is_there(cifar: Cifar) -> None:
     assert Path(cifar("path", "weights").rstrip("\n")).is_dir()
 
 
-def test_path_of_damaged_bytes_is_no_path(cifar: Cifar) -> None:
+def test_path_refuses_damaged_files(cifar: Cifar) -> None:
     ref = cifar.run("current").artifacts["per_class"]
     flip_a_bit(cifar.place, f"{ref}/per_class.parquet")
 
     assert cifar.refused("path", "per_class", exit_code=1) == (
-        f"{ref}: per_class.parquet is damaged: its bytes are not those that were stored; run again to have it made anew"
+        f"{ref}: per_class.parquet is damaged: its bytes are not those that were stored; run again to rebuild it"
     )
 
 
-# All of them
+# All commands
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_path_of_damaged_bytes_is_no_path(cifar: Cifar) -> None:
         ("show", "current"),
         ("compare", "previous", "current"),
         ("compare", "previous", "current", "previous"),
-        ("compare-page", "previous", "current"),
+        ("compare", "previous", "current", "--html", "comparison.html"),
         ("promote", "previous"),
         ("rollback", "--why", "a typo"),
         ("verify",),
@@ -193,18 +193,18 @@ def test_path_of_damaged_bytes_is_no_path(cifar: Cifar) -> None:
         ("export", "current", "--format", "onnx"),
     ],
 )
-def test_a_mistyped_store_is_refused_and_not_made(
+def test_a_missing_store_is_refused_and_not_created(
     arguments: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mistyped = tmp_path / "artefacts"
 
     assert Cifar(mistyped, capsys).refused(*arguments) == (
-        f"store {mistyped}: there is none yet; give another one by --store, or make it by `cifar run`"
+        f"store {mistyped}: there is none yet; give another one by --store, or create it by `cifar run`"
     )
     assert not mistyped.exists()
 
 
-def test_explaining_where_there_is_no_store_is_about_an_empty_one_and_makes_none(
+def test_explain_without_a_store_assumes_an_empty_one(
     tmp_path: Path, archive: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nowhere = tmp_path / "artifacts"
@@ -212,8 +212,11 @@ def test_explaining_where_there_is_no_store_is_about_an_empty_one_and_makes_none
     assert main(["run", "--explain", "--source", str(archive), "--store", str(nowhere)]) == 0
 
     printed = capsys.readouterr()
-    assert printed.out.splitlines()[:2] == ["download runs for the first time", "normalize runs for the first time"]
-    assert printed.err == f"store {nowhere}: there is none yet; the run would make it\n"
+    assert printed.out.splitlines()[:2] == [
+        "download: building for the first time",
+        "normalize: building for the first time",
+    ]
+    assert printed.err == f"store {nowhere}: there is none yet; the run would create it\n"
     assert not nowhere.exists()
 
 
@@ -230,18 +233,18 @@ def test_explaining_where_there_is_no_store_is_about_an_empty_one_and_makes_none
         ("path", "per_class", "--run", "previous"),
     ],
 )
-def test_what_cannot_be_read_is_said_without_a_traceback(cifar: Cifar, arguments: tuple[str, ...]) -> None:
+def test_unreadable_files_are_one_line_without_a_traceback(cifar: Cifar, arguments: tuple[str, ...]) -> None:
     make_unreadable(cifar.place, f"runs/{cifar.run('previous').run}.json")
 
     exit_code = main([*arguments, "--store", str(cifar.root)])
 
-    printed, complaint = cifar.capsys.readouterr()
-    [line] = complaint.splitlines() or printed.splitlines()[:1]
+    printed, error = cifar.capsys.readouterr()
+    [line] = error.splitlines() or printed.splitlines()[:1]
     assert exit_code == 1
     assert "cannot be read: Input/output error; check the disk" in line
 
 
-def test_the_store_of_the_environment_is_used_where_none_is_named(
+def test_the_default_store_is_that_of_the_environment(
     artifacts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CIFAR_FLOW_STORE", str(artifacts))
@@ -254,7 +257,7 @@ def test_the_store_of_the_environment_is_used_where_none_is_named(
     ("arguments", "words"),
     [
         (["show", "nope"], "run 'nope': expected the id of a run in "),
-        (["show", "weights/zz"], "weights/zz: expected NAME/VERSION of one version in the store, got 0 that begin so"),
+        (["show", "weights/zz"], "weights/zz: expected NAME/VERSION of one version in the store, got 0 that match"),
         (["path", "nope"], "expected one of its artifacts (data_checks, dataset, per_class, predictions, raw, report"),
         (["compare", "current"], 'Command "compare" parameter SECOND requires an argument; see --help'),
         (["history", "--jsn"], "Unknown option: --jsn. Did you mean --json?"),
@@ -263,11 +266,11 @@ def test_the_store_of_the_environment_is_used_where_none_is_named(
         (["histroy"], "...; see --help"),
     ],
 )
-def test_a_wrong_value_is_one_line_and_exit_code_2(cifar: Cifar, arguments: list[str], words: str) -> None:
+def test_wrong_input_is_one_line_and_exit_code_2(cifar: Cifar, arguments: list[str], words: str) -> None:
     assert words in cifar.refused(*arguments)
 
 
-def test_looking_changes_nothing(cifar: Cifar) -> None:
+def test_reading_commands_change_nothing(cifar: Cifar) -> None:
     before = cifar.place.all()
 
     for arguments in (

@@ -1,4 +1,4 @@
-"""The comparison as a person sees it: in a real browser."""
+"""The comparison in a real browser."""
 
 from pathlib import Path
 
@@ -21,26 +21,24 @@ def comparison(request: pytest.FixtureRequest, two_runs: Path, tmp_path_factory:
 
 @pytest.mark.parametrize("width", [390, 1440])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_asks_for_nothing_and_says_nothing_in_the_console(
-    browser: Browser, comparison: Path, scheme: str, width: int
-) -> None:
-    said: list[str] = []
-    asked: list[str] = []
+def test_page_fits_loads_nothing_and_logs_nothing(browser: Browser, comparison: Path, scheme: str, width: int) -> None:
+    messages: list[str] = []
+    requests: list[str] = []
     page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})  # type: ignore[arg-type]
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
     page.goto(comparison.as_uri())
     open_all(page)
 
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("[...document.querySelectorAll('section')].every(section => section.clientHeight > 0)")
-    assert said == []
-    assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
+    assert messages == []
+    assert [url for url in requests if not url.startswith(("data:", "file:"))] == []
     page.close()
 
 
-def test_the_verdict_is_above_the_fold_of_a_phone(browser: Browser, comparison: Path) -> None:
+def test_the_verdict_is_visible_on_a_phone_without_scrolling(browser: Browser, comparison: Path) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 844})
     page.goto(comparison.as_uri())
 
@@ -48,7 +46,7 @@ def test_the_verdict_is_above_the_fold_of_a_phone(browser: Browser, comparison: 
     page.close()
 
 
-def test_flipped_images_are_drawn_each_with_both_answers(browser: Browser, comparison: Path) -> None:
+def test_flipped_images_have_both_predictions(browser: Browser, comparison: Path) -> None:
     page = browser.new_page()
     page.goto(comparison.as_uri())
     open_all(page)

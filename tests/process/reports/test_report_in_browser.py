@@ -1,4 +1,4 @@
-"""The report as a person sees it: in a real browser."""
+"""The report in a real browser."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,27 +25,25 @@ def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
 
 
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
-def test_it_fits_asks_for_nothing_and_says_nothing_in_the_console(
-    page: Page, report: Path, size: dict[str, int]
-) -> None:
-    said: list[str] = []
-    asked: list[str] = []
+def test_page_fits_loads_nothing_and_logs_nothing(page: Page, report: Path, size: dict[str, int]) -> None:
+    messages: list[str] = []
+    requests: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
-        said.append(message.text)
+        messages.append(message.text)
 
     page.on("console", note)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
     page.set_viewport_size({"width": size["width"], "height": size["height"]})
     page.goto(report.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-    assert said == []
-    assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
+    assert messages == []
+    assert [url for url in requests if not url.startswith(("data:", "file:"))] == []
 
 
-def test_text_stands_out_from_its_background_in_light_and_dark(page: Page, report: Path) -> None:
+def test_text_has_enough_contrast_in_light_and_dark(page: Page, report: Path) -> None:
     page.goto(report.as_uri())
     ink, paper = page.evaluate(
         "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
@@ -53,8 +51,8 @@ def test_text_stands_out_from_its_background_in_light_and_dark(page: Page, repor
     assert contrast(ink, paper) >= 7
 
 
-def completed_state(page: Page) -> list[list[str]]:
-    """Truth and prediction of the images that are shown to look through."""
+def browsed_images(page: Page) -> list[list[str]]:
+    """The truth and prediction of the images that are listed to browse."""
     cards = page.locator("#shown li").all()
     return [[card.locator("strong").inner_text(), card.locator("span").last.inner_text()] for card in cards]
 
@@ -74,33 +72,31 @@ def test_a_count_of_the_confusion_matrix_shows_its_images(page: Page, report: Pa
     page.keyboard.press("Enter")
 
     assert page.locator("#found").inner_text() == ("1 image" if count == 1 else f"{count} images")
-    assert {truth for truth, _ in completed_state(page)} == {label}
-    assert {prediction[0] for _, prediction in completed_state(page)} == {"✗"}
-    assert page.evaluate("document.activeElement.textContent") == "Look at the images"
+    assert {truth for truth, _ in browsed_images(page)} == {label}
+    assert {prediction[0] for _, prediction in browsed_images(page)} == {"✗"}
+    assert page.evaluate("document.activeElement.textContent") == "Browse the images"
 
 
-def test_images_are_filtered_by_class_and_answer_and_ordered_by_confidence(page: Page, report: Path) -> None:
+def test_images_are_filtered_and_sorted(page: Page, report: Path) -> None:
     page.goto(report.as_uri())
     assert page.locator("#found").inner_text() == "100 images, the first 24"
     page.get_by_role("button", name="Show more").click()
-    assert len(completed_state(page)) == 48
+    assert len(browsed_images(page)) == 48
 
     page.get_by_label("Answer").select_option("right")
     page.get_by_label("Order").select_option("unsure")
     confidences = [float(each.inner_text().rstrip("%")) for each in page.locator("#shown small").all()]
     assert confidences == sorted(confidences)
-    assert {prediction[0] for _, prediction in completed_state(page)} == {"✓"}
+    assert {prediction[0] for _, prediction in browsed_images(page)} == {"✓"}
 
-    label = completed_state(page)[0][0]
+    label = browsed_images(page)[0][0]
     page.get_by_label("Ground truth").select_option(label)
-    assert {truth for truth, _ in completed_state(page)} == {label}
+    assert {truth for truth, _ in browsed_images(page)} == {label}
     page.get_by_role("button", name="All images").click()
     page.wait_for_function("document.getElementById('found').textContent.startsWith('100 ')")
 
 
-def test_the_links_to_artifacts_lead_to_their_manifests_from_both_places_of_the_report(
-    page: Page, report: Path
-) -> None:
+def test_links_to_manifests_work_at_both_places_of_the_report(page: Page, report: Path) -> None:
     own = find_run(open_store(report.parent), "current").artifacts["report"]
     for place in (report, report.parent / str(own) / "report.html"):
         page.goto(place.as_uri())
@@ -109,11 +105,11 @@ def test_the_links_to_artifacts_lead_to_their_manifests_from_both_places_of_the_
         assert all((place.parent / link).is_file() for link in links)
 
 
-def test_without_its_script_it_shows_all_but_the_images_to_look_through(browser: Browser, report: Path) -> None:
+def test_without_javascript_only_the_browser_of_images_is_hidden(browser: Browser, report: Path) -> None:
     page = browser.new_page(java_script_enabled=False)
     page.goto(report.as_uri())
     assert page.get_by_role("heading", name="The least certain predictions").is_visible()
-    assert not page.get_by_role("heading", name="Look at the images").is_visible()
+    assert not page.get_by_role("heading", name="Browse the images").is_visible()
     assert page.locator(".heat button").count() == 0
     page.close()
 

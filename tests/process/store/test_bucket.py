@@ -1,4 +1,4 @@
-"""What only a store in a bucket has: uploads that are killed, copies on this machine, neighbours."""
+"""A store in a bucket only: killed uploads, copies on this machine, prefixes."""
 
 import os
 import pickle
@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from killing import started
-from places import BucketPlace, flip_a_bit, payload_of
+from killing import python_process
+from places import BucketPlace, flip_a_bit, read_payload
 from promotions import files_of, finished, root_files
-from tiny_artifacts import finished_run, quiet, stage_of
+from tiny_artifacts import build_of, finished_run
 
 from tasks.core.store import DamagedArtifact, Store, open_store
 from tasks.core.store.history import history
@@ -29,7 +29,7 @@ UPLOADING = """
 import os, signal, sys
 from pathlib import Path
 from tasks.core.store import open_store
-from tiny_artifacts import quiet, stage_of
+from tiny_artifacts import build_of
 
 reads = 0
 
@@ -42,12 +42,12 @@ def kill_before_the_upload(event, arguments):
 
 store = open_store(sys.argv[1])
 sys.addaudithook(kill_before_the_upload)
-store.get_or_create(stage_of({"a.bin": b"half of a", "b.bin": b"half of b"}), quiet)
+store.get_or_create(build_of({"a.bin": b"half of a", "b.bin": b"half of b"}))
 """
 
 
-def test_an_uploader_that_is_killed_leaves_no_version_and_the_next_run_publishes(bucket: BucketPlace) -> None:
-    with started(UPLOADING, bucket.location) as process:
+def test_a_killed_upload_leaves_no_version_and_the_next_run_publishes(bucket: BucketPlace) -> None:
+    with python_process(UPLOADING, bucket.location) as process:
         assert process.wait() == -9
     [left] = bucket.all("x/")
     assert left.endswith("/a.bin")
@@ -56,11 +56,11 @@ def test_an_uploader_that_is_killed_leaves_no_version_and_the_next_run_publishes
 
     assert store.versions("x") == []
     assert store.manifests("x") == []
-    outcome = store.get_or_create(stage_of(PAYLOAD), quiet)
-    assert not outcome.reused
-    assert outcome.ref.version == stage_of(PAYLOAD).key.version
-    assert payload_of(store, outcome.ref) == PAYLOAD
-    assert store.get_or_create(stage_of(PAYLOAD), quiet).reused
+    outcome = store.get_or_create(build_of(PAYLOAD))
+    assert not outcome.is_cache_hit
+    assert outcome.ref.version == build_of(PAYLOAD).key.version
+    assert read_payload(store, outcome.ref) == PAYLOAD
+    assert store.get_or_create(build_of(PAYLOAD)).is_cache_hit
 
 
 # Copies on this machine
@@ -71,20 +71,20 @@ def copies(folder: Path) -> dict[str, Path]:
 
 
 def written_at(folder: Path) -> Mapping[str, tuple[int, int]]:
-    """Which files lie in a folder, each told from any that is written in its place."""
+    """The files in a folder, each with inode and time, which a rewrite changes."""
     found = {path.name: path.stat() for path in folder.iterdir() if path.is_file()}
     return {name: (facts.st_ino, facts.st_mtime_ns) for name, facts in found.items()}
 
 
-def test_a_copy_is_used_as_long_as_the_object_is_the_same(store: Store) -> None:
-    ref = store.get_or_create(stage_of(PAYLOAD), quiet).ref
+def test_a_local_copy_is_reused_while_the_object_is_unchanged(store: Store) -> None:
+    ref = store.get_or_create(build_of(PAYLOAD)).ref
     before = written_at(store.open(ref))
 
     assert written_at(store.open(ref)) == before
 
 
-def test_spoilt_bytes_in_the_bucket_are_found_although_the_copy_is_whole(bucket: BucketPlace, store: Store) -> None:
-    ref = store.get_or_create(stage_of(PAYLOAD), quiet).ref
+def test_damage_in_the_bucket_is_found_despite_an_intact_copy(bucket: BucketPlace, store: Store) -> None:
+    ref = store.get_or_create(build_of(PAYLOAD)).ref
     folder, name = store.open(ref), bucket.name_of(ref, "a.bin")
     flip_a_bit(bucket, name)
 
@@ -93,39 +93,39 @@ def test_spoilt_bytes_in_the_bucket_are_found_although_the_copy_is_whole(bucket:
 
     bucket.write(name, PAYLOAD["a.bin"])
     assert store.open(ref) == folder
-    assert payload_of(store, ref) == PAYLOAD
+    assert read_payload(store, ref) == PAYLOAD
 
 
-@pytest.mark.parametrize("spoilt", [b"THE BYTES OF A", b"the bytes of", b""])
-def test_a_spoilt_copy_is_fetched_again(store: Store, spoilt: bytes) -> None:
-    ref = store.get_or_create(stage_of(PAYLOAD), quiet).ref
+@pytest.mark.parametrize("damaged", [b"THE BYTES OF A", b"the bytes of", b""])
+def test_a_damaged_copy_is_downloaded_again(store: Store, damaged: bytes) -> None:
+    ref = store.get_or_create(build_of(PAYLOAD)).ref
     copy = store.open(ref) / "a.bin"
     before = copy.stat()
-    copy.write_bytes(spoilt)
+    copy.write_bytes(damaged)
     os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     assert store.open(ref) == copy.parent
-    assert payload_of(store, ref) == PAYLOAD
+    assert read_payload(store, ref) == PAYLOAD
 
 
-def test_copies_that_are_gone_are_fetched_again(store: Store) -> None:
-    ref = store.get_or_create(stage_of(PAYLOAD), quiet).ref
+def test_a_missing_copy_is_downloaded_again(store: Store) -> None:
+    ref = store.get_or_create(build_of(PAYLOAD)).ref
     for path in store.open(ref).iterdir():
         path.unlink()
 
-    assert payload_of(store, ref) == PAYLOAD
+    assert read_payload(store, ref) == PAYLOAD
 
 
-def test_what_stands_beside_a_copy_may_be_garbled(store: Store) -> None:
-    ref = store.get_or_create(stage_of(PAYLOAD), quiet).ref
+def test_a_damaged_note_beside_a_copy_does_no_harm(store: Store) -> None:
+    ref = store.get_or_create(build_of(PAYLOAD)).ref
     for name, path in copies(store.open(ref)).items():
         if name not in PAYLOAD:
             path.write_bytes(b"\xff garbage")
 
-    assert payload_of(store, ref) == PAYLOAD
+    assert read_payload(store, ref) == PAYLOAD
 
 
-def test_another_cache_is_filled_anew(bucket: BucketPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_cache_is_filled_again(bucket: BucketPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [record] = finished(bucket, "one")
     monkeypatch.setenv("CIFAR_FLOW_CACHE", str(tmp_path / "another"))
 
@@ -136,7 +136,7 @@ def test_another_cache_is_filled_anew(bucket: BucketPlace, tmp_path: Path, monke
         assert bucket.open().open(ref).is_relative_to(tmp_path / "another")
 
 
-def test_all_that_a_run_leaves_on_this_machine_is_in_the_cache(
+def test_a_run_writes_only_to_the_cache_of_this_machine(
     bucket: BucketPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
@@ -161,24 +161,24 @@ def test_a_whole_bucket_may_be_a_store(bucket: BucketPlace) -> None:
     store = open_store("s3://whole")
 
     assert sorted(row.run for row in history(store)) == sorted(runs)
-    assert store.artifacts() == ["dataset", "per_class", "predictions", "report", "weights"]
+    assert store.artifact_names() == ["dataset", "per_class", "predictions", "report", "weights"]
     assert store.storage.read("cifar_net.pth") == files_of("two")["cifar_net.pth"]
 
 
-def test_a_slash_at_the_end_does_not_make_another_store(bucket: BucketPlace, store: Store) -> None:
+def test_a_trailing_slash_is_ignored(bucket: BucketPlace, store: Store) -> None:
     assert open_store(f"{bucket.location}/") == store
 
 
-def test_stores_whose_names_begin_alike_are_told_apart(bucket: BucketPlace, store: Store) -> None:
+def test_a_prefix_of_another_prefix_is_another_store(bucket: BucketPlace, store: Store) -> None:
     other = open_store(f"{bucket.location}2")
-    other.get_or_create(stage_of(PAYLOAD, "y"), quiet)
-    ref = store.get_or_create(stage_of(PAYLOAD), quiet).ref
-    store.get_or_create(stage_of(PAYLOAD, "xx"), quiet)
+    other.get_or_create(build_of(PAYLOAD, "y"))
+    ref = store.get_or_create(build_of(PAYLOAD)).ref
+    store.get_or_create(build_of(PAYLOAD, "xx"))
 
-    assert store.artifacts() == ["x", "xx"]
+    assert store.artifact_names() == ["x", "xx"]
     assert store.versions("x") == [ref.version]
-    assert other.artifacts() == ["y"]
+    assert other.artifact_names() == ["y"]
 
 
-def test_a_store_takes_no_connection_along(store: Store) -> None:
+def test_a_pickled_store_holds_no_connection(store: Store) -> None:
     assert len(pickle.dumps(store)) < 1000

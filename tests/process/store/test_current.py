@@ -1,17 +1,17 @@
-"""The current run, in a folder and in a bucket: its files at the root, and the ways to another one."""
+"""The current run, in a folder and in a bucket: its files at the root, promotions and rollbacks."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from places import BUCKET_BY_SOAK, FolderPlace, Place, delete, empty, flip_a_bit, halve, overwrite, truncate
+from places import BUCKET_IN_SOAK, FolderPlace, Place, delete, empty, flip_a_bit, halve, overwrite, truncate
 from promotions import actions, current, files_of, finished, logged, root_files
-from tiny_artifacts import finished_run, identity_of, make_artifact, quiet, results
+from tiny_artifacts import build_artifact, finished_run, identity_of, run_payloads
 
 from tasks.core.errors import EnvironmentFailure, InputError
 from tasks.core.promotion_gate import RESULT_ARTIFACTS, promotion_gate
-from tasks.core.runtime.environment import who
+from tasks.core.runtime.environment import current_user
 from tasks.core.store import DamagedArtifact, Store, open_store
 from tasks.core.store.current import (
     ROOT_FILES,
@@ -25,34 +25,30 @@ from tasks.core.store.history import find_run
 from tasks.core.store.promotion_log import read_log, rollback_reasons, standing_runs
 from tasks.core.store.runs import Run, RunRecord, recording_run
 
-Spoil = Callable[[Place, str], None]
+Damage = Callable[[Place, str], None]
 
 
 # The root files
 
 
-def test_a_promoted_run_stands_at_the_root(place: Place) -> None:
-    log: list[str] = []
-
-    record = finished_run(place.location, "one", log=log.append).record
+def test_a_promoted_runs_files_are_at_the_root(place: Place, log: list[str]) -> None:
+    record = finished_run(place.location, "one").record
 
     assert root_files(place) == files_of("one")
     now = current(place)
     assert (now.run, now.artifacts, now.identity) == (record.run, record.artifacts, identity_of())
-    [line] = log
-    assert line.startswith(f"run {record.run} ")
-    assert line.endswith("is promoted: it is the first finished run in this store")
+    assert log[-1] == f"run {record.run} on archive images: promoted: it is the first finished run in this store"
 
 
-@BUCKET_BY_SOAK
-def test_the_latest_run_takes_the_place_of_the_one_before(place: Place) -> None:
+@BUCKET_IN_SOAK
+def test_a_later_run_replaces_the_current_one(place: Place) -> None:
     _, second = finished(place, "one", "two")
 
     assert root_files(place) == files_of("two")
     assert current(place).run == second.run
 
 
-def test_root_files_are_files_of_their_own(folder: FolderPlace) -> None:
+def test_root_files_are_independent_copies(folder: FolderPlace) -> None:
     """Whatever is done to a root file does no harm to the version that it came from."""
     [record] = finished(folder, "one")
     for name in ROOT_FILES:
@@ -66,9 +62,9 @@ def test_root_files_are_files_of_their_own(folder: FolderPlace) -> None:
         store.open(ref)
 
 
-@BUCKET_BY_SOAK
+@BUCKET_IN_SOAK
 @pytest.mark.parametrize("damage", [delete, overwrite, truncate, flip_a_bit])
-def test_damaged_root_files_are_put_right(place: Place, damage: Spoil) -> None:
+def test_damaged_root_files_are_restored(place: Place, damage: Damage) -> None:
     finished(place, "one")
     for name in ROOT_FILES:
         damage(place, name)
@@ -79,7 +75,7 @@ def test_damaged_root_files_are_put_right(place: Place, damage: Spoil) -> None:
     assert actions(place) == ["promote"]
 
 
-def test_root_files_that_are_right_are_not_written_again(folder: FolderPlace) -> None:
+def test_intact_root_files_are_not_rewritten(folder: FolderPlace) -> None:
     finished(folder, "one")
     before = {path.name: path.stat().st_ino for path in folder.root.iterdir() if path.is_file()}
 
@@ -88,7 +84,7 @@ def test_root_files_that_are_right_are_not_written_again(folder: FolderPlace) ->
     assert {path.name: path.stat().st_ino for path in folder.root.iterdir() if path.is_file()} == before
 
 
-def test_a_store_without_a_promoted_run_has_nothing_to_put_right(place: Place) -> None:
+def test_a_store_without_a_promoted_run_has_no_root_files(place: Place) -> None:
     finished_run(place.location, "one", policy="never")
 
     place.open()
@@ -97,8 +93,8 @@ def test_a_store_without_a_promoted_run_has_nothing_to_put_right(place: Place) -
     assert actions(place) == ["refuse"]
 
 
-@BUCKET_BY_SOAK
-def test_a_refused_run_is_complete_and_on_the_log_and_changes_no_root_file(place: Place) -> None:
+@BUCKET_IN_SOAK
+def test_a_refused_run_is_logged_and_changes_no_root_file(place: Place) -> None:
     finished_run(place.location, "one", identity_of("archive"))
     before = place.read("current.json")
 
@@ -107,6 +103,7 @@ def test_a_refused_run_is_complete_and_on_the_log_and_changes_no_root_file(place
     assert root_files(place) == files_of("one")
     assert place.read("current.json") == before
     assert refused.status == "completed"
+    assert refused.promotion == "refuse"
     assert refused.verdict is not None
     assert refused.verdict.startswith("not promoted: generated images ranks below archive images")
     assert actions(place) == ["promote", "refuse"]
@@ -114,22 +111,21 @@ def test_a_refused_run_is_complete_and_on_the_log_and_changes_no_root_file(place
     assert refused.verdict.endswith(logged(place)[1]["why"])
 
 
-@BUCKET_BY_SOAK
-def test_a_run_with_the_same_results_keeps_the_promoted_one(place: Place) -> None:
+@BUCKET_IN_SOAK
+def test_a_run_with_the_same_results_keeps_the_current_one(place: Place, log: list[str]) -> None:
     [first] = finished(place, "one")
-    log: list[str] = []
 
-    again = finished_run(place.location, "one", log=log.append).record
+    again = finished_run(place.location, "one").record
 
     assert current(place).run == first.run
     assert actions(place) == ["promote"]
     assert again.status == "completed"
-    assert f"run {again.run} " in log[0]
-    assert "is the same as the promoted one, which stays: " in log[0]
+    assert log[-1].startswith(f"run {again.run} on archive images: same results as the current run, which stays: ")
+    assert again.promotion == "keep"
 
 
-@BUCKET_BY_SOAK
-def test_every_promotion_is_one_line_of_the_log(place: Place) -> None:
+@BUCKET_IN_SOAK
+def test_every_promotion_is_one_log_line(place: Place) -> None:
     records = finished(place, "one", "two", "one")
     place.open()
 
@@ -138,7 +134,7 @@ def test_every_promotion_is_one_line_of_the_log(place: Place) -> None:
     assert [entry["who"] for entry in logged(place)] == [record.who for record in records]
 
 
-@BUCKET_BY_SOAK
+@BUCKET_IN_SOAK
 def test_a_run_whose_report_fails_is_not_promoted(place: Place) -> None:
     finished(place, "one")
     store = place.open()
@@ -148,8 +144,8 @@ def test_a_run_whose_report_fails_is_not_promoted(place: Place) -> None:
         with recording_run(store, {}, {}) as run:
             failed.append(run)
             for name in RESULT_ARTIFACTS:
-                run.keep(make_artifact(store, name, results("two", identity_of())[name]))
-            with promotion_gate(run, "auto", 1.0, quiet):
+                run.add_artifacts(build_artifact(store, name, run_payloads("two", identity_of())[name]))
+            with promotion_gate(run, "auto", 1.0):
                 raise ZeroDivisionError("in the report")
 
     with pytest.raises(ZeroDivisionError):
@@ -162,8 +158,8 @@ def test_a_run_whose_report_fails_is_not_promoted(place: Place) -> None:
     assert root_files(place) == files_of("three")
 
 
-@BUCKET_BY_SOAK
-def test_a_refusal_needs_nothing_of_the_promoted_run_that_is_lost(place: Place) -> None:
+@BUCKET_IN_SOAK
+def test_a_refusal_needs_no_file_of_the_current_run(place: Place) -> None:
     [record] = finished(place, "one")
     place.lose(record.artifacts["weights"])
 
@@ -173,10 +169,10 @@ def test_a_refusal_needs_nothing_of_the_promoted_run_that_is_lost(place: Place) 
     assert root_files(place) == files_of("one")
 
 
-@BUCKET_BY_SOAK
-def test_the_same_results_stand_in_for_a_promoted_run_whose_versions_are_lost(place: Place) -> None:
+@BUCKET_IN_SOAK
+def test_the_same_results_replace_lost_versions_of_the_current_run(place: Place) -> None:
     [record] = finished(place, "one")
-    make_artifact(place.open(), "weights", results("one", identity_of())["weights"], refresh=True)
+    build_artifact(place.open(), "weights", run_payloads("one", identity_of())["weights"], refresh=True)
     place.lose(record.artifacts["weights"])
     place.delete("cifar_net.pth")
 
@@ -186,12 +182,12 @@ def test_the_same_results_stand_in_for_a_promoted_run_whose_versions_are_lost(pl
     assert root_files(place) == files_of("one")
 
 
-def test_a_promoted_run_whose_files_are_lost_does_not_keep_the_store_from_being_opened(place: Place) -> None:
+def test_a_store_opens_although_the_current_runs_files_are_lost(place: Place, log: list[str]) -> None:
     [record] = finished(place, "one")
-    log: list[str] = []
+    log.clear()
     place.lose(record.artifacts["weights"])
 
-    open_store(place.location, log.append)
+    open_store(place.location)
 
     [line] = log
     assert "weights/" in line
@@ -200,26 +196,30 @@ def test_a_promoted_run_whose_files_are_lost_does_not_keep_the_store_from_being_
 # A lost current.json
 
 
-@BUCKET_BY_SOAK
+@BUCKET_IN_SOAK
 @pytest.mark.parametrize("damage", [delete, halve])
-def test_a_lost_current_json_is_restored_from_the_log_and_the_runs_record(place: Place, damage: Spoil) -> None:
+def test_a_lost_current_json_is_restored_from_log_and_record(place: Place, damage: Damage, log: list[str]) -> None:
     finished(place, "one", "two")
     finished_run(place.location, "three", policy="never")
-    whole, log = place.all(), list[str]()
+    whole = place.all()
+    log.clear()
     damage(place, "current.json")
-    spoilt = place.all().get("current.json")
+    damaged = place.all().get("current.json")
 
-    open_store(place.location, log.append)
+    open_store(place.location)
 
     assert {name: content for name, content in place.all().items() if not name.startswith(".quarantine/")} == whole
-    assert list(place.all(".quarantine/current.json-").values()) == ([spoilt] if spoilt else [])
-    [line] = log
-    how = "garbled, and set aside" if spoilt else "missing"
-    assert line.startswith(f"current.json was {how}: by promotions.jsonl, the current run is {current(place).run}; ")
+    assert list(place.all(".quarantine/current.json-").values()) == ([damaged] if damaged else [])
+    cause = "was damaged, and is in .quarantine" if damaged else "was missing"
+    run = current(place).run
+    words = (
+        f"store: restored current.json, which {cause}; by promotions.jsonl, the current run is {run}; check the disk"
+    )
+    assert log == [words]
 
 
-@BUCKET_BY_SOAK
-def test_a_current_json_that_was_lost_after_a_rollback_is_of_the_run_that_was_gone_back_to(place: Place) -> None:
+@BUCKET_IN_SOAK
+def test_a_current_json_lost_after_a_rollback_is_restored(place: Place) -> None:
     one, _ = finished(place, "one", "two")
     before = rolled_back_to(place.open(), one)
     place.delete("current.json")
@@ -227,14 +227,14 @@ def test_a_current_json_that_was_lost_after_a_rollback_is_of_the_run_that_was_go
     assert current(place) == before
 
 
-@BUCKET_BY_SOAK
-def test_the_gate_is_not_switched_off_by_a_lost_current_json(place: Place) -> None:
+@BUCKET_IN_SOAK
+def test_the_gate_works_after_a_lost_current_json(place: Place) -> None:
     finished_run(place.location, "good", correct=[True] * 400)
     place.delete("current.json")
 
     poor = finished_run(place.location, "poor", correct=[False] * 400).record
 
-    assert str(poor.verdict).startswith("not promoted: 0.00% against 100.00% of run ")
+    assert str(poor.verdict).startswith("not promoted: 0.00% against 100.00% of the best promoted run ")
     assert root_files(place)["cifar_net.pth"] == b"weights of good"
 
 
@@ -250,19 +250,20 @@ def lose_the_record(place: Place, record: RunRecord) -> None:
     place.delete(f"runs/{record.run}.json")
 
 
-@BUCKET_BY_SOAK
+@BUCKET_IN_SOAK
 @pytest.mark.parametrize(
     ("damage", "lose"), [(delete, lose_the_log), (overwrite, tear_the_log), (empty, lose_the_record)]
 )
-def test_a_current_json_that_cannot_be_restored_stops_all_promotions_but_those_by_hand(
-    place: Place, damage: Spoil, lose: Callable[[Place, RunRecord], None]
+def test_an_unknown_current_run_allows_only_promotions_by_hand(
+    place: Place, damage: Damage, lose: Callable[[Place, RunRecord], None], log: list[str]
 ) -> None:
     one, two = finished(place, "one", "two")
     damage(place, "current.json")
     lose(place, two)
-    log: list[str] = []
+    log.clear()
 
-    open_store(place.location, log.append)
+    open_store(place.location)
+    [line] = log
     with pytest.raises(CurrentRunUnknown) as raised:
         finished_run(place.location, "three")
 
@@ -270,7 +271,7 @@ def test_a_current_json_that_cannot_be_restored_stops_all_promotions_but_those_b
     assert str(raised.value).endswith(
         f"/current.json: expected the current run, got {got}; name it by `cifar promote RUN`"
     )
-    assert log == [str(raised.value)]
+    assert line == f"store: {raised.value}"
     assert root_files(place) == files_of("two")
 
     promoted_by_hand(place.open(), one)
@@ -282,12 +283,12 @@ def test_a_current_json_that_cannot_be_restored_stops_all_promotions_but_those_b
 
 
 @pytest.mark.parametrize("words", [[], ["refused"]])
-def test_a_store_without_any_promotion_lacks_no_current_json(place: Place, words: list[str]) -> None:
+def test_a_store_without_promotions_needs_no_current_json(place: Place, words: list[str], log: list[str]) -> None:
     for word in words:
         finished_run(place.location, word, policy="never")
-    log: list[str] = []
+    log.clear()
 
-    assert read_current(open_store(place.location, log.append)) is None
+    assert read_current(open_store(place.location)) is None
     assert log == []
 
 
@@ -295,15 +296,15 @@ def test_a_store_without_any_promotion_lacks_no_current_json(place: Place, words
 
 
 def promoted_by_hand(store: Store, record: RunRecord) -> Current:
-    return promote_run(store, record, "because I say so", quiet)
+    return promote_run(store, record, "because I say so")
 
 
 def rolled_back_to(store: Store, record: RunRecord) -> Current:
-    return roll_back(store, record, "because I say so", quiet)
+    return roll_back(store, record, "because I say so")
 
 
-@BUCKET_BY_SOAK
-def test_a_run_that_was_refused_can_be_promoted_by_hand(place: Place) -> None:
+@BUCKET_IN_SOAK
+def test_a_refused_run_can_be_promoted_by_hand(place: Place) -> None:
     finished(place, "one")
     refused = finished_run(place.location, "two", policy="never").record
 
@@ -313,10 +314,10 @@ def test_a_run_that_was_refused_can_be_promoted_by_hand(place: Place) -> None:
     assert root_files(place) == files_of("two")
     *_, entry = logged(place)
     assert datetime.fromisoformat(entry.pop("at")) >= before.replace(microsecond=0)
-    assert entry == {"action": "promote", "run": refused.run, "who": who(), "why": "because I say so"}
+    assert entry == {"action": "promote", "run": refused.run, "who": current_user(), "why": "because I say so"}
 
 
-def test_a_rollback_brings_the_run_before_back_and_says_who_when_and_why(place: Place) -> None:
+def test_a_rollback_is_logged_with_user_time_and_reason(place: Place) -> None:
     one, two = finished(place, "one", "two")
 
     before = datetime.now(UTC)
@@ -326,12 +327,12 @@ def test_a_rollback_brings_the_run_before_back_and_says_who_when_and_why(place: 
     assert current(place).artifacts == one.artifacts
     *_, entry = logged(place)
     assert datetime.fromisoformat(entry.pop("at")) >= before.replace(microsecond=0)
-    said = {"who": who(), "why": "because I say so"}
-    assert entry == {"action": "rollback", "run": one.run, "instead_of": two.run} | said
+    expected = {"who": current_user(), "why": "because I say so"}
+    assert entry == {"action": "rollback", "run": one.run, "instead_of": two.run} | expected
 
 
-@BUCKET_BY_SOAK
-def test_rolling_back_twice_goes_back_two_and_then_no_further(place: Place) -> None:
+@BUCKET_IN_SOAK
+def test_two_rollbacks_go_back_two_runs(place: Place) -> None:
     one, *_ = finished(place, "one", "two", "three")
 
     for _ in range(2):
@@ -345,8 +346,8 @@ def test_rolling_back_twice_goes_back_two_and_then_no_further(place: Place) -> N
         rolled_back_to(place.open(), one)
 
 
-@BUCKET_BY_SOAK
-def test_a_run_may_be_promoted_again_after_a_rollback(place: Place) -> None:
+@BUCKET_IN_SOAK
+def test_a_rolled_back_run_can_be_promoted_again(place: Place) -> None:
     one, two = finished(place, "one", "two")
     rolled_back_to(place.open(), one)
 
@@ -357,8 +358,8 @@ def test_a_run_may_be_promoted_again_after_a_rollback(place: Place) -> None:
     assert rollback_reasons(read_log(place.open())) == {}
 
 
-@BUCKET_BY_SOAK
-def test_a_rollback_to_any_other_than_the_run_before_is_refused(place: Place) -> None:
+@BUCKET_IN_SOAK
+def test_a_rollback_to_another_than_the_previous_run_is_refused(place: Place) -> None:
     _, two = finished(place, "one", "two")
     before = place.all()
 
@@ -371,12 +372,12 @@ def test_a_rollback_to_any_other_than_the_run_before_is_refused(place: Place) ->
 BY_HAND = [promoted_by_hand, rolled_back_to]
 
 
-@BUCKET_BY_SOAK
+@BUCKET_IN_SOAK
 @pytest.mark.parametrize("act", BY_HAND)
 @pytest.mark.parametrize(
     "state", [{"status": "failed"}, {"status": "running"}, {"dataset": None}, {"artifacts": {}}, {"collected": "then"}]
 )
-def test_only_a_completed_run_with_all_its_artifacts_can_be_brought_back(
+def test_only_a_complete_run_can_be_promoted_by_hand(
     place: Place, act: Callable[[Store, RunRecord], Current], state: dict[str, Any]
 ) -> None:
     one, _ = finished(place, "one", "two")
@@ -388,8 +389,8 @@ def test_only_a_completed_run_with_all_its_artifacts_can_be_brought_back(
     assert place.all() == before
 
 
-@BUCKET_BY_SOAK
-def test_a_run_with_damaged_files_is_not_brought_back(place: Place) -> None:
+@BUCKET_IN_SOAK
+def test_a_run_with_damaged_files_is_not_promoted_by_hand(place: Place) -> None:
     one, _ = finished(place, "one", "two")
     flip_a_bit(place, place.name_of(one.artifacts["weights"], "cifar_net.pth"))
     before = place.all()

@@ -1,21 +1,23 @@
-"""What only a store in a folder has: disks that are full or read-only, and processes killed at every system call."""
+"""A store in a folder only: full and read-only disks, kills at every step, power cuts."""
 
 import errno
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from killing import go_on, killed_at_every_step, started
-from places import FolderPlace, flip_a_bit, make_unreadable, payload_of, staged
+from killing import kill_at_every_step, python_process, resume
+from places import FolderPlace, flip_a_bit, make_unreadable, read_payload, staging_folders
 from tiny import tiny_archive
-from tiny_artifacts import quiet, stage_of
+from tiny_artifacts import build_of
 
 from tasks.core.errors import CifarFlowError, EnvironmentFailure, InputError
 from tasks.core.runtime.files import disk_errors
 from tasks.core.store import DamagedArtifact, Store, open_store
-from tasks.core.store.artifact import Key, Log, Stage
+from tasks.core.store.artifact import Build, Key
+from tasks.core.store.promotion_log import LogEntry, append_entry
 from tasks.core.store.storage import MANIFEST
 
 PAYLOAD = {"a.bin": b"the bytes of a", "b.bin": b"the bytes of b"}
@@ -30,8 +32,8 @@ def store(folder: FolderPlace) -> Store:
 
 
 @pytest.mark.parametrize("name", ["a.bin", MANIFEST])
-def test_what_cannot_be_read_is_said_in_one_line(folder: FolderPlace, store: Store, name: str) -> None:
-    ref = store.get_or_create(stage_of(PAYLOAD), quiet).ref
+def test_an_unreadable_file_is_reported_on_one_line(folder: FolderPlace, store: Store, name: str) -> None:
+    ref = store.get_or_create(build_of(PAYLOAD)).ref
     make_unreadable(folder, f"{ref}/{name}")
 
     with pytest.raises(EnvironmentFailure) as raised:
@@ -41,7 +43,7 @@ def test_what_cannot_be_read_is_said_in_one_line(folder: FolderPlace, store: Sto
     assert "\n" not in str(raised.value)
 
 
-def test_a_folder_that_cannot_be_read_is_said_in_one_line(folder: FolderPlace, store: Store) -> None:
+def test_an_unreadable_folder_is_reported_on_one_line(folder: FolderPlace, store: Store) -> None:
     (folder.root / "runs").symlink_to("runs")
 
     assert store.storage.names("runs") == []
@@ -53,9 +55,9 @@ def test_a_folder_that_cannot_be_read_is_said_in_one_line(folder: FolderPlace, s
 
 @pytest.mark.parametrize(
     ("code", "advice"),
-    [(errno.ENOSPC, "free some"), (errno.EACCES, "who may write there"), (errno.EIO, "check the disk")],
+    [(errno.ENOSPC, "free some"), (errno.EACCES, "permissions"), (errno.EIO, "check the disk")],
 )
-def test_what_is_advised_for_a_disk_fits_what_is_wrong_with_it(tmp_path: Path, code: int, advice: str) -> None:
+def test_the_advice_for_a_disk_error_fits_its_cause(tmp_path: Path, code: int, advice: str) -> None:
     with pytest.raises(EnvironmentFailure, match=advice) as raised, disk_errors(tmp_path):
         raise OSError(code, os.strerror(code), str(tmp_path / "file"))
 
@@ -74,69 +76,67 @@ def cut_the_link(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [replace_by_a_folder, cut_the_link])
-def test_what_is_no_file_is_missing_and_made_again(
+def test_a_folder_or_broken_link_counts_as_a_missing_file(
     folder: FolderPlace, store: Store, damage: Callable[[Path], None]
 ) -> None:
-    ref = store.get_or_create(stage_of(PAYLOAD), quiet).ref
+    ref = store.get_or_create(build_of(PAYLOAD)).ref
     damage(folder.root / str(ref) / "b.bin")
 
     with pytest.raises(DamagedArtifact, match=r"b\.bin is missing"):
         store.open(ref)
-    assert store.get_or_create(stage_of(PAYLOAD), quiet).ref == ref
-    assert payload_of(store, ref) == PAYLOAD
+    assert store.get_or_create(build_of(PAYLOAD)).ref == ref
+    assert read_payload(store, ref) == PAYLOAD
 
 
-def test_healing_leaves_the_files_alone_that_are_whole(folder: FolderPlace, store: Store) -> None:
-    ref = store.get_or_create(stage_of(PAYLOAD), quiet).ref
+def test_a_rebuild_does_not_touch_intact_files(folder: FolderPlace, store: Store) -> None:
+    ref = store.get_or_create(build_of(PAYLOAD)).ref
     version = store.open(ref)
     flip_a_bit(folder, f"{ref}/b.bin")
     before = {name: (version / name).stat() for name in ("a.bin", MANIFEST)}
 
-    store.get_or_create(stage_of(PAYLOAD), quiet)
+    store.get_or_create(build_of(PAYLOAD))
 
     assert {name: (version / name).stat() for name in before} == before
 
 
-def test_a_version_is_opened_in_its_place(folder: FolderPlace, store: Store) -> None:
-    ref = store.get_or_create(stage_of(PAYLOAD), quiet).ref
+def test_a_version_is_opened_in_place(folder: FolderPlace, store: Store) -> None:
+    ref = store.get_or_create(build_of(PAYLOAD)).ref
 
     assert store.open(ref) == folder.root / "x" / ref.version
 
 
-def test_a_folder_may_be_moved(folder: FolderPlace, store: Store, tmp_path: Path) -> None:
-    ref = store.get_or_create(stage_of(PAYLOAD), quiet).ref
+def test_a_store_folder_can_be_moved(folder: FolderPlace, store: Store, tmp_path: Path) -> None:
+    ref = store.get_or_create(build_of(PAYLOAD)).ref
     moved = folder.root.rename(tmp_path / "elsewhere")
 
-    assert open_store(moved).get_or_create(stage_of(PAYLOAD), quiet).reused
+    assert open_store(moved).get_or_create(build_of(PAYLOAD)).is_cache_hit
     assert open_store(moved).open(ref) == moved / "x" / ref.version
 
 
-# No room, no permission
+# Full disks and permissions
 
 FULL_DISK = """
 import resource, sys
 from tasks.core.errors import EnvironmentFailure
 from tasks.core.store import open_store
-from tiny_artifacts import quiet, stage_of
+from tiny_artifacts import build_of
 store, room = open_store(sys.argv[1]), int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 try:
-    store.get_or_create(stage_of({"a.bin": b"the bytes of a"}), quiet)
+    store.get_or_create(build_of({"a.bin": b"the bytes of a"}))
 except EnvironmentFailure as error:
     print(error)
 """
 
 
 @pytest.mark.parametrize("room", [10, 300], ids=["for a part of the payload", "for a part of the manifest"])
-def test_a_build_that_finds_no_room_says_so_in_one_line_and_leaves_nothing_behind(
-    folder: FolderPlace, store: Store, room: int
-) -> None:
-    with started(FULL_DISK, folder.root, room) as process:
-        [said] = go_on(process)
+def test_a_full_disk_is_reported_and_leaves_no_version(folder: FolderPlace, store: Store, room: int) -> None:
+    with python_process(FULL_DISK, folder.root, room) as process:
+        [line] = resume(process)
 
-    assert os.strerror(errno.EFBIG) in said
-    assert str(folder.root) in said
-    assert staged(store) == []
+    assert os.strerror(errno.EFBIG) in line
+    assert str(folder.root) in line
+    assert staging_folders(store) == []
     assert folder.versions("x") == {}
 
 
@@ -157,26 +157,26 @@ except EnvironmentFailure as error:
 """
 
 
-def test_arrays_that_find_no_room_say_so_in_one_line(tmp_path: Path) -> None:
-    with started(NO_ROOM_FOR_ARRAYS, tmp_path, tiny_archive(tmp_path / "archive", train=50, test=10)) as process:
-        [said] = go_on(process)
-    assert said == f"disk: {os.strerror(errno.EFBIG)} in {tmp_path}; free some or give another folder"
+def test_a_full_disk_is_reported_for_arrays_on_one_line(tmp_path: Path) -> None:
+    with python_process(NO_ROOM_FOR_ARRAYS, tmp_path, tiny_archive(tmp_path / "archive", train=50, test=10)) as process:
+        [line] = resume(process)
+    assert line == f"disk: {os.strerror(errno.EFBIG)} in {tmp_path}; free some space or give another folder"
 
 
-def test_what_a_build_may_not_read_elsewhere_is_not_blamed_on_the_store(store: Store, tmp_path: Path) -> None:
+def test_an_unreadable_input_is_not_reported_as_a_store_error(store: Store, tmp_path: Path) -> None:
     closed = tmp_path / "closed.tar.gz"
 
-    def build(_: Path, __: Log) -> None:
+    def build(_: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(closed))  # as open() would for all but root
 
     with pytest.raises((OSError, CifarFlowError)) as raised:
-        store.get_or_create(Stage(Key(name="x"), build), quiet)
+        store.get_or_create(Build(Key(name="x"), build))
 
     assert str(closed) in str(raised.value)
     assert "free some" not in str(raised.value)
 
 
-def test_a_file_where_the_store_should_be_is_refused(tmp_path: Path) -> None:
+def test_a_file_at_the_store_location_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
 
     with pytest.raises(InputError) as raised:
@@ -202,100 +202,100 @@ except InputError as error:
 
 @pytest.fixture
 def read_only(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A folder that one may look into and not write to: an empty one, or one with a store in it."""
+    """A read-only folder: an empty one, or one with a store in it."""
     with TemporaryDirectory() as folder:  # pytest's own folders are closed to others
         root = Path(folder)
         if request.param == "a store":
-            open_store(root).get_or_create(stage_of(PAYLOAD), quiet)
+            open_store(root).get_or_create(build_of(PAYLOAD))
         for path in (root, *root.rglob("*")):
             path.chmod(0o555 if path.is_dir() else 0o444)
         yield root
 
 
 @pytest.mark.parametrize("read_only", ["nothing", "a store"], indirect=True)
-def test_a_folder_that_cannot_be_written_is_refused(read_only: Path) -> None:
-    with started(OPEN_AS_NOBODY, read_only) as process:
-        said = go_on(process)
+def test_a_read_only_folder_is_refused(read_only: Path) -> None:
+    with python_process(OPEN_AS_NOBODY, read_only) as process:
+        lines = resume(process)
 
-    assert said == [f"store {read_only}: cannot be written (Permission denied); give another one by --store"]
+    assert lines == [f"store {read_only}: cannot be written (Permission denied); give another one by --store"]
 
 
 # Killed at every step
 
 MAKE = """
 from tasks.core.store import open_store
-from tiny_artifacts import quiet, stage_of
+from tiny_artifacts import build_of
 def act(root):
-    open_store(root).get_or_create(stage_of({"a.bin": b"the bytes of a", "b.bin": b"the bytes of b"}), quiet)
+    open_store(root).get_or_create(build_of({"a.bin": b"the bytes of a", "b.bin": b"the bytes of b"}))
 """
-REFRESH = MAKE.replace("quiet)", "quiet, refresh=True)")
+REFRESH = MAKE.replace("build_of\n", "build_of, refreshing\n").replace(
+    "open_store(root)", "refreshing(open_store(root))"
+)
 MAKE_OTHER_BYTES = MAKE.replace("the bytes", "other bytes")
 OTHER_PAYLOAD = {name: content.replace(b"the", b"other") for name, content in PAYLOAD.items()}
 
 
-def test_a_build_killed_at_any_step_leaves_the_version_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_build_killed_at_any_step_is_complete_or_absent(tmp_path: Path) -> None:
     whole = []
-    for root in killed_at_every_step(MAKE, tmp_path / "nothing yet", tmp_path / "killed"):
+    for root in kill_at_every_step(MAKE, tmp_path / "nothing yet", tmp_path / "killed"):
         store = open_store(root)
-        assert staged(store) == []
+        assert staging_folders(store) == []
         found = FolderPlace(root).versions("x")
         assert all(set(files) == {*PAYLOAD, MANIFEST} for files in found.values())
         whole.append(bool(found))
 
-        outcome = store.get_or_create(stage_of(PAYLOAD), quiet)
+        outcome = store.get_or_create(build_of(PAYLOAD))
 
-        assert outcome.reused == bool(found)
-        assert outcome.ref.version == stage_of(PAYLOAD).key.version
-        assert payload_of(store, outcome.ref) == PAYLOAD
+        assert outcome.is_cache_hit == bool(found)
+        assert outcome.ref.version == build_of(PAYLOAD).key.version
+        assert read_payload(store, outcome.ref) == PAYLOAD
     assert whole == sorted(whole)
     assert set(whole) == {False, True}
 
 
-def test_a_refresh_killed_at_any_step_leaves_the_old_version_as_it_was(
-    folder: FolderPlace, store: Store, tmp_path: Path
-) -> None:
-    old = store.get_or_create(stage_of(PAYLOAD), quiet).ref
+def test_a_refresh_killed_at_any_step_keeps_the_old_version(folder: FolderPlace, store: Store, tmp_path: Path) -> None:
+    old = store.get_or_create(build_of(PAYLOAD)).ref
     before = folder.files(old)
 
-    for root in killed_at_every_step(REFRESH, folder.root, tmp_path / "killed"):
+    for root in kill_at_every_step(REFRESH, folder.root, tmp_path / "killed"):
         reopened = open_store(root)
         assert FolderPlace(root).files(old) == before
 
-        outcome = reopened.get_or_create(stage_of(PAYLOAD), quiet)
+        outcome = reopened.get_or_create(build_of(PAYLOAD))
 
-        assert outcome.reused
-        assert payload_of(reopened, outcome.ref) == PAYLOAD
+        assert outcome.is_cache_hit
+        assert read_payload(reopened, outcome.ref) == PAYLOAD
 
 
-def test_healing_killed_at_any_step_is_finished_by_the_next_run(
+def test_a_rebuild_killed_at_any_step_is_completed_by_the_next_run(
     folder: FolderPlace, store: Store, tmp_path: Path
 ) -> None:
-    ref = store.get_or_create(stage_of(PAYLOAD), quiet).ref
+    ref = store.get_or_create(build_of(PAYLOAD)).ref
     whole = folder.versions("x")
     for name in PAYLOAD:
         flip_a_bit(folder, f"{ref}/{name}")
 
-    for root in killed_at_every_step(MAKE, folder.root, tmp_path / "killed"):
+    for root in kill_at_every_step(MAKE, folder.root, tmp_path / "killed"):
         reopened = open_store(root)
-        assert reopened.get_or_create(stage_of(PAYLOAD), quiet).ref == ref
+        assert reopened.get_or_create(build_of(PAYLOAD)).ref == ref
         assert FolderPlace(root).versions("x") == whole
 
 
-def test_healing_with_other_bytes_killed_at_any_step_never_changes_a_version(
+def test_a_killed_rebuild_with_other_bytes_changes_no_version(
     folder: FolderPlace, store: Store, tmp_path: Path
 ) -> None:
-    old = store.get_or_create(stage_of(PAYLOAD), quiet).ref
+    old = store.get_or_create(build_of(PAYLOAD)).ref
     flip_a_bit(folder, f"{old}/b.bin")
     damaged = folder.files(old)
 
-    for root in killed_at_every_step(MAKE_OTHER_BYTES, folder.root, tmp_path / "killed"):
+    for root in kill_at_every_step(MAKE_OTHER_BYTES, folder.root, tmp_path / "killed"):
         reopened = open_store(root)
         assert FolderPlace(root).versions("x").get(old.version, damaged) == damaged
 
-        new = reopened.get_or_create(stage_of(OTHER_PAYLOAD), quiet).ref
+        new = reopened.get_or_create(build_of(OTHER_PAYLOAD)).ref
 
-        assert new.version == stage_of(PAYLOAD).key.with_attempt(1).version
-        assert payload_of(reopened, new) == OTHER_PAYLOAD
+        assert new.version == build_of(PAYLOAD).key.with_attempt(1).version
+        assert read_payload(reopened, new) == OTHER_PAYLOAD
 
 
 DELETE = """
@@ -307,13 +307,11 @@ def act(root):
 """
 
 
-def test_a_version_whose_deletion_is_killed_at_any_step_is_whole_or_gone(
-    folder: FolderPlace, store: Store, tmp_path: Path
-) -> None:
-    store.get_or_create(stage_of(PAYLOAD), quiet)
+def test_a_deletion_killed_at_any_step_leaves_all_or_nothing(folder: FolderPlace, store: Store, tmp_path: Path) -> None:
+    store.get_or_create(build_of(PAYLOAD))
     before, found = folder.versions("x"), []
 
-    for root in killed_at_every_step(DELETE, folder.root, tmp_path / "killed"):
+    for root in kill_at_every_step(DELETE, folder.root, tmp_path / "killed"):
         open_store(root)
         found.append(FolderPlace(root).versions("x"))
         assert list((root / ".work" / "trash").iterdir()) == []
@@ -329,33 +327,32 @@ act = open_store
 """
 
 
-def test_a_first_opening_killed_at_any_step_can_be_done_again(tmp_path: Path) -> None:
-    for root in killed_at_every_step(OPEN, tmp_path / "nothing yet", tmp_path / "killed"):
+def test_a_first_opening_killed_at_any_step_can_be_repeated(tmp_path: Path) -> None:
+    for root in kill_at_every_step(OPEN, tmp_path / "nothing yet", tmp_path / "killed"):
         store = open_store(root)
 
         assert {path.name for path in root.iterdir()} == {"store.json", ".work"}
-        assert not store.get_or_create(stage_of(PAYLOAD), quiet).reused
+        assert not store.get_or_create(build_of(PAYLOAD)).is_cache_hit
 
 
 APPEND = """
 from tasks.core.store import open_store
+from tasks.core.store.promotion_log import LogEntry, append_entry
 def act(root):
-    open_store(root).append("log.jsonl", {"line": 2})
+    append_entry(open_store(root), LogEntry(action="refuse", run="two", at="", who="", why=""))
 """
 
 
-def test_a_line_whose_writer_is_killed_at_any_step_is_whole_or_not_there(
-    folder: FolderPlace, store: Store, tmp_path: Path
-) -> None:
-    store.append("log.jsonl", {"line": 1})
+def test_a_log_line_killed_at_any_step_is_complete_or_absent(folder: FolderPlace, store: Store, tmp_path: Path) -> None:
+    append_entry(store, LogEntry(action="refuse", run="one", at="", who="", why=""))
 
-    copies = killed_at_every_step(APPEND, folder.root, tmp_path / "killed")
+    copies = kill_at_every_step(APPEND, folder.root, tmp_path / "killed")
 
-    found = [(root / "log.jsonl").read_bytes() for root in copies]
-
-    one, two = b'{"line":1}\n', b'{"line":1}\n{"line":2}\n'
-    assert found == sorted(found)
-    assert set(found) == {one, two}
+    logs = [(root / "promotions.jsonl").read_bytes() for root in copies]
+    one, two = sorted(set(logs))
+    assert logs == sorted(logs)
+    assert two.startswith(one)
+    assert [json.loads(line)["run"] for line in two.splitlines()] == ["one", "two"]
 
 
 # Power cuts
@@ -364,7 +361,8 @@ SYNCED = """
 import os, sys
 from pathlib import Path
 from tasks.core.store import open_store
-from tiny_artifacts import quiet, stage_of
+from tasks.core.store.promotion_log import LogEntry, append_entry
+from tiny_artifacts import build_of
 
 store = open_store(Path(sys.argv[1]))
 renamed, synced, waiting = [], set(), set()
@@ -389,14 +387,14 @@ def check_rename(event, arguments):
 
 os.fsync = note_sync
 sys.addaudithook(check_rename)
-outcome = store.get_or_create(stage_of({"a.bin": b"the bytes of a", "b.bin": b"the bytes of b"}), quiet)
-store.append("log.jsonl", 1)
-print(renamed == [outcome.ref.version, "log.jsonl"], waiting)
+outcome = store.get_or_create(build_of({"a.bin": b"the bytes of a", "b.bin": b"the bytes of b"}))
+append_entry(store, LogEntry(action="refuse", run="one", at="", who="", why=""))
+print(renamed == [outcome.ref.version, "promotions.jsonl"], waiting)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="which file was synced is asked of /proc")
-def test_the_disk_holds_every_byte_before_its_name(folder: FolderPlace) -> None:
-    """What a power cut asks for: the payload, the manifest and their folder, then the rename, then the outer folder."""
-    with started(SYNCED, folder.root) as process:
-        assert go_on(process) == ["True set()"]
+def test_every_byte_is_synced_before_the_rename(folder: FolderPlace) -> None:
+    """For power cuts: payload, manifest and their folder, then the rename, then the outer folder."""
+    with python_process(SYNCED, folder.root) as process:
+        assert resume(process) == ["True set()"]

@@ -1,4 +1,4 @@
-"""The object store that other tests build on is as strict as S3."""
+"""The object store of the tests is as strict as S3."""
 
 import os
 import re
@@ -22,14 +22,14 @@ def test_a_wrong_secret_is_refused(store: ObjectStore) -> None:
         store.client(secret="guessed").get_object(Bucket=store.bucket, Key="a/secret")
 
 
-def test_what_must_be_new_does_not_replace_anything(store: ObjectStore) -> None:
+def test_if_none_match_never_replaces_an_object(store: ObjectStore) -> None:
     store.client().put_object(Bucket=store.bucket, Key="a/new", Body=b"1", IfNoneMatch="*")
     with pytest.raises(ClientError, match="PreconditionFailed"):
         store.client().put_object(Bucket=store.bucket, Key="a/new", Body=b"2", IfNoneMatch="*")
     assert store.read("a/new") == b"1"
 
 
-def test_what_must_be_unchanged_is_not_replaced_when_it_changed(store: ObjectStore) -> None:
+def test_if_match_never_replaces_a_changed_object(store: ObjectStore) -> None:
     store.write("a/changing", b"1")
     etag = store.client().head_object(Bucket=store.bucket, Key="a/changing")["ETag"]
     store.client().put_object(Bucket=store.bucket, Key="a/changing", Body=b"2", IfMatch=etag)
@@ -38,12 +38,12 @@ def test_what_must_be_unchanged_is_not_replaced_when_it_changed(store: ObjectSto
     assert store.read("a/changing") == b"2"
 
 
-def test_a_bucket_that_nobody_made_is_not_made_by_writing_to_it(store: ObjectStore) -> None:
+def test_writing_never_creates_a_bucket(store: ObjectStore) -> None:
     with pytest.raises(ClientError, match="NoSuchBucket"):
         store.client().put_object(Bucket="unknown", Key="key", Body=b"")
 
 
-def test_nothing_is_left_of_a_server(tmp_path: Path) -> None:
+def test_a_stopped_server_leaves_nothing(tmp_path: Path) -> None:
     with serving_objects(tmp_path) as store:
         assert store.keys() == []
         sockets = re.findall(r"Unix socket (/tmp/\S+)", "".join(log.read_text() for log in tmp_path.glob("*/log")))

@@ -1,4 +1,4 @@
-"""Pickles that want more than to be data: refused by name, and nothing of them runs."""
+"""Pickles that are more than plain data are refused, and none of their code runs."""
 
 import os
 import pickle
@@ -12,8 +12,8 @@ from tiny import CLASSES, official_archive
 from tasks.core.data.archive import read_archive
 
 
-def calls(tmp_path: Path) -> dict[str, bytes]:
-    """Pickles of one value each whose making would leave a file `ran`, in every way that pickle knows of calling."""
+def malicious_pickles(tmp_path: Path) -> dict[str, bytes]:
+    """Pickles that would create the file `ran` when loaded, one for each way to call a function."""
     ran = str(tmp_path / "ran")
     touch, make = python2_text(f"touch {ran}"), python2_text(f"open({ran!r}, 'w').close()")
     return {
@@ -37,16 +37,16 @@ def calls(tmp_path: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("way", sorted(calls(Path())))
-def test_a_pickle_that_calls_anything_is_refused_and_nothing_runs(tmp_path: Path, way: str) -> None:
-    meta = python2_meta(CLASSES, extra=calls(tmp_path)[way])
+@pytest.mark.parametrize("way", sorted(malicious_pickles(Path())))
+def test_a_pickle_with_a_call_is_refused_and_runs_nothing(tmp_path: Path, way: str) -> None:
+    meta = python2_meta(CLASSES, extra=malicious_pickles(tmp_path)[way])
     message = refusal(official_archive(tmp_path / "archive", members={"batches.meta": meta}))
     assert message.startswith("batches.meta: expected a pickle of plain data")
     assert not (tmp_path / "ran").exists()
 
 
 class Payload:
-    """What `__reduce__` makes of an object: a call when it is unpickled."""
+    """An object whose pickle calls a function when it is loaded."""
 
     def __init__(self, function: Callable[..., object], *arguments: object) -> None:
         self.call = (function, arguments)
@@ -56,26 +56,26 @@ class Payload:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_a_payload_by_reduce_is_refused_in_every_protocol_and_nothing_runs(tmp_path: Path, protocol: int) -> None:
+def test_a_payload_by_reduce_is_refused_in_every_protocol(tmp_path: Path, protocol: int) -> None:
     for payload in (Payload(os.mkdir, str(tmp_path / "ran")), Payload(exec, f"open({str(tmp_path / 'ran')!r}, 'w')")):
         batch = pickle.dumps({b"labels": [0], b"data": payload}, protocol)
         refusal(official_archive(tmp_path / "archive", members={"data_batch_1": batch}))
         assert not (tmp_path / "ran").exists()
 
 
-def test_what_a_refused_pickle_asked_for_is_named(tmp_path: Path) -> None:
+def test_the_error_names_the_forbidden_global(tmp_path: Path) -> None:
     meta = python2_meta(CLASSES, extra=b"cos\nsystem\n")
     assert "os.system" in refusal(official_archive(tmp_path / "archive", members={"batches.meta": meta}))
 
 
-def test_a_refused_name_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+def test_the_error_contains_no_terminal_control_characters(tmp_path: Path) -> None:
     meta = python2_meta(CLASSES, extra=python2_text("o\x1b[2Js") + python2_text("sys\ntem") + b"\x93")
     refusal(official_archive(tmp_path / "archive", members={"batches.meta": meta}))  # asserts one printable line
 
 
 STATE = b"}" + python2_text("pixels") + python2_text("x") + b"s"
 
-STRAY = {
+INVALID = {
     "a persistent id": b"Psomething\n",
     "a persistent id from the stack": b"K\x01Q",
     "an extension": b"\x82\x01",
@@ -93,17 +93,17 @@ STRAY = {
     "a codec of bytes": b"c_codecs\nencode\n" + b"U\x01x" + python2_text("zlib") + b"\x86R",
     "a dtype of a number": b"cnumpy\ndtype\nK\x01\x85R",
     "an array with arguments": b"cnumpy\nndarray\nK\x01\x85R",
-    "an array that is told how long it is": b"cnumpy\nndarray\nJ\xff\xff\xff\x7f\x85\x81",
+    "an array with a length": b"cnumpy\nndarray\nJ\xff\xff\xff\x7f\x85\x81",
     "an item of a list": b"]K\x01K\x02s",
-    "a key that has no hash": b"}]K\x02s",
-    "a mark in nothing": b"(",
+    "an unhashable key": b"}]K\x02s",
+    "a mark without content": b"(",
     "an empty stack": b"0000",
-    "a memo that is not there": b"h\xf0",
-    "an opcode that is none": b"\xff",
+    "a missing memo entry": b"h\xf0",
+    "an unknown opcode": b"\xff",
     "a newer protocol": b"\x80\x63N",
     "a number of too many digits": b"L" + b"9" * 5_000 + b"L\n",
-    "a number that is none": b"Ione\n",
-    "text that is none": b"X\x02\x00\x00\x00\xff\xff",
+    "an invalid number": b"Ione\n",
+    "invalid text": b"X\x02\x00\x00\x00\xff\xff",
     "a string longer than the file": b"T\xff\xff\xff\x7fx",
     "a string of negative length": b"T\xff\xff\xff\xffx",
     "bytes longer than memory": b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7fx",
@@ -111,14 +111,14 @@ STRAY = {
 }
 
 
-@pytest.mark.parametrize("way", STRAY)
-def test_other_nonsense_is_refused_and_leaves_no_trace(tmp_path: Path, way: str) -> None:
-    meta = python2_meta(CLASSES, extra=STRAY[way])
+@pytest.mark.parametrize("way", INVALID)
+def test_invalid_opcodes_are_refused_and_change_no_later_read(tmp_path: Path, way: str) -> None:
+    meta = python2_meta(CLASSES, extra=INVALID[way])
     refusal(official_archive(tmp_path / "archive", members={"batches.meta": meta}))
     assert_holds(read_archive(official_archive(tmp_path / "archive")))
 
 
-def test_nesting_too_deep_to_print_is_refused(tmp_path: Path) -> None:
+def test_values_nested_too_deeply_to_print_are_refused(tmp_path: Path) -> None:
     lists = b"]" * 50_000 + b"a" * 49_999
     deep = {
         "batches.meta": b"\x80\x02}" + python2_string(b"label_names") + lists + b"s.",

@@ -30,11 +30,11 @@ def members(archive: Path) -> dict[str, bytes]:
 
 def unpickled(archive: Path, name: str) -> dict[bytes, Any]:
     payload = members(archive)[f"cifar-10-batches-py/{name}"]
-    content: dict[bytes, Any] = pickle.load(io.BytesIO(payload), encoding="bytes")  # noqa: S301 - written just now
+    content: dict[bytes, Any] = pickle.load(io.BytesIO(payload), encoding="bytes")  # noqa: S301 - written by this test
     return content
 
 
-def test_every_class_appears_equally_often_in_shuffled_order() -> None:
+def test_classes_are_balanced_and_shuffled() -> None:
     images, labels = generate_images(50, np.random.default_rng(7))
     assert images.shape == (50, 3, 32, 32)
     assert images.dtype == labels.dtype == np.uint8
@@ -42,24 +42,24 @@ def test_every_class_appears_equally_often_in_shuffled_order() -> None:
     assert labels.tolist() != sorted(labels.tolist())
 
 
-def test_a_count_that_is_no_multiple_of_ten_still_fills_every_image() -> None:
+def test_any_number_of_images_can_be_generated() -> None:
     images, labels = generate_images(7, np.random.default_rng(7))
     assert len(set(labels.tolist())) == 7
     assert (images.std(axis=(1, 2, 3)) > 0).all()
 
 
-def test_the_same_generator_state_draws_the_same_images_and_another_draws_others() -> None:
+def test_images_depend_only_on_the_seed() -> None:
     first, again, other = (generate_images(20, np.random.default_rng(seed))[0] for seed in (3, 3, 4))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
-def test_there_are_ten_classes_named_by_one_lower_case_word_each() -> None:
+def test_there_are_ten_classes_with_lower_case_names() -> None:
     assert len(set(CLASSES)) == 10
     assert all(name.isalpha() and name.islower() for name in CLASSES)
 
 
-def test_writing_the_archive_twice_gives_the_same_bytes(archive: Path, tmp_path: Path) -> None:
+def test_the_archive_is_byte_identical_on_every_write(archive: Path, tmp_path: Path) -> None:
     write_archive(tmp_path / "again.tar.gz", train=100, test=20)
     assert (tmp_path / "again.tar.gz").read_bytes() == archive.read_bytes()
 
@@ -74,7 +74,7 @@ def test_the_archive_has_the_official_members_without_dates(archive: Path) -> No
 
 
 @pytest.mark.parametrize("name", [*BATCHES, "test_batch"])
-def test_a_batch_holds_rows_of_pixels_with_plain_labels_and_names(archive: Path, name: str) -> None:
+def test_a_batch_has_pixels_labels_and_file_names(archive: Path, name: str) -> None:
     batch = unpickled(archive, name)
     assert set(batch) == {"batch_label", "labels", "data", "filenames"}
     assert batch["data"].shape == (20, 3072)
@@ -83,14 +83,14 @@ def test_a_batch_holds_rows_of_pixels_with_plain_labels_and_names(archive: Path,
     assert [file.split("_")[0] for file in batch["filenames"]] == [CLASSES[i] for i in batch["labels"]]
 
 
-def test_the_batches_in_turn_are_the_generated_images(archive: Path) -> None:
+def test_the_batches_contain_the_generated_images_in_order(archive: Path) -> None:
     images, labels = generate_images(100, np.random.default_rng(1))
     batches = [unpickled(archive, name) for name in BATCHES]
     assert np.array_equal(np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32), images)
     assert [label for batch in batches for label in batch["labels"]] == labels.tolist()
 
 
-def test_the_meta_file_names_the_classes_and_says_that_the_images_are_generated(archive: Path) -> None:
+def test_the_meta_file_has_the_classes_and_the_generated_marker(archive: Path) -> None:
     meta = unpickled(archive, "batches.meta")
     assert meta.pop("generated") == 1
     assert meta == {
@@ -100,7 +100,7 @@ def test_the_meta_file_names_the_classes_and_says_that_the_images_are_generated(
     }
 
 
-def test_the_pickles_refer_to_nothing_but_numpy_arrays_and_bytes(archive: Path) -> None:
+def test_the_pickles_contain_only_numpy_arrays_and_plain_data(archive: Path) -> None:
     opcodes = [(op.name, arg) for payload in members(archive).values() for op, arg, _ in pickletools.genops(payload)]
     assert {name for name, _ in opcodes}.isdisjoint({"STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"})
     assert {arg for name, arg in opcodes if name == "GLOBAL"} == {

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from tasks.core.evaluation.bootstrap import POISSON, REPLICATES, PoissonBootstrap, bootstrap_estimate
+from tasks.core.evaluation.bootstrap import POISSON_WEIGHTS, REPLICATES, PoissonBootstrap, bootstrap_estimate
 from tasks.core.evaluation.intervals import Estimate
 
 
-def test_images_count_as_often_as_a_poisson_distribution_of_mean_one_has_it() -> None:
-    shares = np.bincount(POISSON.astype(int)) / len(POISSON)
+def test_weights_are_poisson_distributed_with_mean_one() -> None:
+    shares = np.bincount(POISSON_WEIGHTS.astype(int)) / len(POISSON_WEIGHTS)
     assert shares[:5] == pytest.approx([0.36788, 0.36788, 0.18394, 0.06131, 0.01533], abs=1e-4)
-    assert (POISSON.mean(), POISSON.var()) == pytest.approx((1, 1), abs=1e-3)
+    assert (POISSON_WEIGHTS.mean(), POISSON_WEIGHTS.var()) == pytest.approx((1, 1), abs=1e-3)
 
 
-def test_the_first_mean_is_the_images_own_and_the_replicates_scatter_about_it() -> None:
+def test_replicates_scatter_around_the_mean_of_all_images() -> None:
     values = np.arange(400) / 400
     bootstrap = PoissonBootstrap(1)
     bootstrap.add(values[:, None])
@@ -28,7 +28,7 @@ def test_replicates_without_any_image_are_left_out() -> None:
     bootstrap = PoissonBootstrap(1)
     bootstrap.add(np.array([[0.5]]))
     means = bootstrap.means()
-    assert 0.55 * REPLICATES < len(means) < 0.7 * REPLICATES  # of e⁻¹ of them no image is
+    assert 0.55 * REPLICATES < len(means) < 0.7 * REPLICATES  # a share of e⁻¹ draws no image
     assert (means == 0.5).all()
 
 
@@ -38,11 +38,11 @@ def test_the_interval_is_reflected_about_the_value() -> None:
     )
 
 
-def test_the_interval_holds_the_value_and_leaves_the_range_on_neither_side() -> None:
+def test_the_interval_contains_the_value_and_stays_in_range() -> None:
     assert bootstrap_estimate(np.array([0.5, *np.linspace(0.6, 1.2, 1_001)])).high == 0.5
     assert bootstrap_estimate(np.array([0.5, *np.linspace(0.6, 1.2, 1_001)])).low == 0
     assert bootstrap_estimate(np.array([0.9, *np.linspace(0.5, 0.9, 1_001)]), highest=1).high == 1
 
 
-def test_replicates_that_are_all_alike_tell_no_interval() -> None:
+def test_equal_replicates_have_no_interval() -> None:
     assert bootstrap_estimate(np.ones(10)) == Estimate(1, None, None)

@@ -1,4 +1,4 @@
-"""The comparison of two runs' predictions, on tables read from Parquet files as a command reads them."""
+"""The paired comparison of two runs, on tables that are read from Parquet files."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ ANIMALS = ("zebra", "ant", "bee")
 def predictions(
     folder: Path, labels: list[int], predicted: list[int], classes: tuple[str, ...] = ANIMALS
 ) -> pd.DataFrame:
-    """The table of a network that is 90% sure of each of its answers."""
+    """Return the table of a network with a confidence of 90% in each prediction."""
     probabilities = np.full((len(labels), len(classes)), 0.1 / (len(classes) - 1), np.float32)
     probabilities[np.arange(len(labels)), predicted] = 0.9
     write_table(
@@ -30,14 +30,14 @@ def predictions(
 
 @pytest.fixture
 def by_hand(tmp_path: Path) -> Comparison:
-    """Four zebras: right by both, fixed, broken, fixed. Three ants: another mistake, the same, right by both."""
+    """Four zebras: both correct, fixed, broken, fixed. Three ants: changed mistake, same mistake, both correct."""
     labels = [0, 0, 0, 0, 1, 1, 1]
     first = predictions(tmp_path, labels, [0, 1, 0, 2, 0, 2, 1])
     second = predictions(tmp_path, labels, [0, 0, 2, 0, 2, 2, 1])
     return compare(first, second)
 
 
-def test_all_images_have_the_numbers_of_a_calculation_by_hand(by_hand: Comparison) -> None:
+def test_the_numbers_for_all_images_equal_those_by_hand(by_hand: Comparison) -> None:
     assert (by_hand.images, by_hand.first_correct, by_hand.second_correct) == (7, 3, 4)
     assert (by_hand.first_accuracy, by_hand.second_accuracy) == (3 / 7, 4 / 7)
     assert (by_hand.fixed, by_hand.broken, by_hand.changed_mistakes) == (2, 1, 1)
@@ -45,7 +45,7 @@ def test_all_images_have_the_numbers_of_a_calculation_by_hand(by_hand: Compariso
     assert by_hand.mcnemar_p == mcnemar_p(1, 2) == 1
 
 
-def test_each_class_has_the_numbers_of_a_calculation_by_hand(by_hand: Comparison) -> None:
+def test_the_numbers_per_class_equal_those_by_hand(by_hand: Comparison) -> None:
     zebra, ant = by_hand.per_class
     assert (zebra.class_name, zebra.images, zebra.first_correct, zebra.second_correct) == ("zebra", 4, 2, 3)
     assert (zebra.fixed, zebra.broken, zebra.changed_mistakes) == (2, 1, 0)
@@ -88,7 +88,7 @@ def test_a_run_compared_with_itself_shows_no_change(tmp_path: Path) -> None:
     assert comparison.difference.low < 0 < comparison.difference.high
 
 
-def test_comparing_the_other_way_round_swaps_what_is_fixed_and_what_is_broken(tmp_path: Path) -> None:
+def test_swapping_the_runs_swaps_fixed_and_broken(tmp_path: Path) -> None:
     first, second = (predictions(tmp_path, [0, 1, 2, 2], answer) for answer in ([0, 1, 0, 1], [0, 0, 2, 2]))
     there, back = compare(first, second), compare(second, first)
     assert (there.fixed, there.broken) == (back.broken, back.fixed) == (2, 1)
@@ -96,7 +96,7 @@ def test_comparing_the_other_way_round_swaps_what_is_fixed_and_what_is_broken(tm
     assert there.mcnemar_p == back.mcnemar_p
 
 
-def test_classes_are_compared_by_name_whatever_their_order(tmp_path: Path) -> None:
+def test_classes_are_compared_by_name_in_any_order(tmp_path: Path) -> None:
     first = predictions(tmp_path, [0, 1, 1], [0, 2, 2], ("zebra", "ant", "bee"))
     second = predictions(tmp_path, [2, 1, 1], [1, 0, 2], ("bee", "ant", "zebra"))
     comparison = compare(first, second)
@@ -104,38 +104,38 @@ def test_classes_are_compared_by_name_whatever_their_order(tmp_path: Path) -> No
     assert (comparison.broken, comparison.changed_mistakes) == (1, 1)  # the first ant was and is taken for a bee
 
 
-def test_json_says_every_number_by_name_and_reads_back(by_hand: Comparison) -> None:
+def test_json_has_every_number_by_name_and_reads_back(by_hand: Comparison) -> None:
     text = by_hand.model_dump_json()
-    said = json.loads(text, parse_constant=pytest.fail)  # NaN and Infinity are no JSON
-    assert said["difference"] == {
+    values = json.loads(text, parse_constant=pytest.fail)  # NaN and Infinity are not valid JSON
+    assert values["difference"] == {
         "value": pytest.approx(1 / 7),
         "low": by_hand.difference.low,
         "high": by_hand.difference.high,
     }
-    assert [(row["class_name"], row["fixed"]) for row in said["per_class"]] == [("zebra", 2), ("ant", 0)]
+    assert [(row["class_name"], row["fixed"]) for row in values["per_class"]] == [("zebra", 2), ("ant", 0)]
     assert Comparison.model_validate_json(text) == by_hand
 
 
-def test_other_numbers_of_test_images_are_refused_with_both_named(tmp_path: Path) -> None:
+def test_different_numbers_of_test_images_are_refused(tmp_path: Path) -> None:
     first, second = predictions(tmp_path, [0] * 1_200, [0] * 1_200), predictions(tmp_path, [0, 1], [0, 1])
-    with pytest.raises(IncomparableRuns, match=r"^comparison: expected .* got 1,200 and 2 of them; compare runs on .*"):
+    with pytest.raises(IncomparableRuns, match=r"^compare: expected .* got 1,200 and 2 images; compare runs on .*"):
         compare(first, second)
 
 
-def test_other_labels_are_refused_with_the_first_that_differs(tmp_path: Path) -> None:
+def test_different_labels_are_refused_with_the_first_one(tmp_path: Path) -> None:
     first, second = (predictions(tmp_path, labels, [0, 0, 0, 0]) for labels in ([0, 1, 2, 0], [0, 1, 1, 1]))
-    with pytest.raises(IncomparableRuns, match=r"got other labels for 2 of 4, the first at image 2 \(bee and ant\);"):
+    with pytest.raises(IncomparableRuns, match=r"got different labels for 2 of 4 images \(image 2 is bee and ant\);"):
         compare(first, second)
 
 
-def test_other_class_names_for_the_same_label_numbers_are_other_labels(tmp_path: Path) -> None:
+def test_different_class_names_are_different_labels(tmp_path: Path) -> None:
     first = predictions(tmp_path, [0, 1], [0, 1], ("zebra", "ant"))
     second = predictions(tmp_path, [0, 1], [0, 1], ("zebra", "cow"))
-    with pytest.raises(IncomparableRuns, match=r"for 1 of 2, the first at image 1 \(ant and cow\)"):
+    with pytest.raises(IncomparableRuns, match=r"for 1 of 2 images \(image 1 is ant and cow\)"):
         compare(first, second)
 
 
-def test_runs_that_cannot_be_compared_are_the_users_input_on_one_line(tmp_path: Path) -> None:
+def test_incomparable_runs_are_an_input_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         compare(predictions(tmp_path, [0], [0]), predictions(tmp_path, [1], [0]))
     assert "\n" not in str(caught.value)

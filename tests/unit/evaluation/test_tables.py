@@ -1,4 +1,4 @@
-"""The Parquet tables: their columns, the numbers in them against slow counting, and what each file says of itself."""
+"""The Parquet tables: columns, numbers compared with slow counting, and metadata."""
 
 import math
 from pathlib import Path
@@ -27,29 +27,29 @@ FACTS: dict[str, JsonValue] = {
 }
 
 
-def answers(labels: list[int], predicted: list[int], classes: list[str]) -> pa.Table:
-    """A predictions table in which the network is 90% sure of each of its answers."""
+def predict(labels: list[int], predicted: list[int], classes: list[str]) -> pa.Table:
+    """Return a predictions table with a confidence of 90% in each prediction."""
     probabilities = np.full((len(labels), len(classes)), 0.1 / (len(classes) - 1), np.float32)
     probabilities[np.arange(len(labels)), predicted] = 0.9
     return predictions_table(np.array(labels, np.uint8), probabilities, classes)
 
 
 def on_disk(table: pa.Table, folder: Path) -> pd.DataFrame:
-    """The table as a user reads it, so that what Parquet does to it counts."""
+    """Write and read the table, as a user does."""
     write_table(folder / "table.parquet", table, FACTS)
     return read_table(folder / "table.parquet")
 
 
 def per_class(labels: list[int], predicted: list[int], classes: list[str], folder: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = summed(on_disk(answers(labels, predicted, classes), folder)).to_pylist()
+    rows: list[dict[str, Any]] = summarize(on_disk(predict(labels, predicted, classes), folder)).to_pylist()
     return rows
 
 
-def summed(predictions: pd.DataFrame) -> pa.Table:
+def summarize(predictions: pd.DataFrame) -> pa.Table:
     return per_class_table(confusion_matrix(predictions), list(predictions["label"].cat.categories))
 
 
-def random_answers(classes: int, images: int) -> tuple[list[int], list[int]]:
+def random_predictions(classes: int, images: int) -> tuple[list[int], list[int]]:
     rng = np.random.default_rng(classes)
     labels = rng.integers(0, classes, images)
     guesses = rng.integers(0, classes, images)
@@ -59,9 +59,9 @@ def random_answers(classes: int, images: int) -> tuple[list[int], list[int]]:
 # Columns
 
 
-def test_per_class_columns_are_those_that_are_promised(tmp_path: Path) -> None:
-    frame = on_disk(answers([0, 1], [0, 0], ["ant", "bee"]), tmp_path)
-    write_table(tmp_path / "per_class.parquet", summed(frame), {})
+def test_per_class_columns_are_as_documented(tmp_path: Path) -> None:
+    frame = on_disk(predict([0, 1], [0, 0], ["ant", "bee"]), tmp_path)
+    write_table(tmp_path / "per_class.parquet", summarize(frame), {})
     schema = pq.read_schema(tmp_path / "per_class.parquet")
     assert list(zip(schema.names, map(str, schema.types), strict=True)) == [
         ("class_index", "int16"),
@@ -82,8 +82,8 @@ def test_per_class_columns_are_those_that_are_promised(tmp_path: Path) -> None:
     ]
 
 
-def test_predictions_columns_are_those_that_are_promised(tmp_path: Path) -> None:
-    write_table(tmp_path / "predictions.parquet", answers([0, 9], [0, 3], TUTORIAL_CLASSES), {})
+def test_predictions_columns_are_as_documented(tmp_path: Path) -> None:
+    write_table(tmp_path / "predictions.parquet", predict([0, 9], [0, 3], TUTORIAL_CLASSES), {})
     schema = pq.read_schema(tmp_path / "predictions.parquet")
     assert schema.names[:5] == ["index", "label", "predicted", "correct", "confidence"]
     assert schema.names[5:] == [f"prob_{name}" for name in TUTORIAL_CLASSES]
@@ -97,7 +97,7 @@ def test_predictions_columns_are_those_that_are_promised(tmp_path: Path) -> None
     assert set(others.values()) == {"float"}  # Arrow's word for float32
 
 
-def test_training_columns_are_those_that_are_promised() -> None:
+def test_training_columns_are_as_documented() -> None:
     table = training_table(
         [TrainingPoint(2_000, 1, 2.18, 0.001, 0.17), TrainingPoint(2_001, 1, 2.1, 0.001, 0.25, 2.2, 0.2)]
     )
@@ -117,7 +117,7 @@ def test_training_columns_are_those_that_are_promised() -> None:
 # Predictions
 
 
-def test_a_row_says_what_the_network_answered_and_how_sure_it_was(tmp_path: Path) -> None:
+def test_a_row_has_prediction_and_probabilities(tmp_path: Path) -> None:
     probabilities = np.array([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]], np.float32)
     frame = on_disk(predictions_table(np.array([2, 0], np.uint8), probabilities, ["ant", "bee", "cow"]), tmp_path)
     assert frame["index"].tolist() == [0, 1]
@@ -128,18 +128,18 @@ def test_a_row_says_what_the_network_answered_and_how_sure_it_was(tmp_path: Path
     assert np.array_equal(frame[["prob_ant", "prob_bee", "prob_cow"]].to_numpy(), probabilities)
 
 
-def test_pandas_reads_labels_as_categories_of_all_classes_in_label_order(tmp_path: Path) -> None:
+def test_pandas_reads_labels_as_ordered_categories(tmp_path: Path) -> None:
     classes = ["zebra", "cow", "bee", "ant"]
-    frame = on_disk(answers([2, 2, 1], [1, 1, 1], classes), tmp_path)
+    frame = on_disk(predict([2, 2, 1], [1, 1, 1], classes), tmp_path)
     for name in ("label", "predicted"):
         assert isinstance(frame[name].dtype, pd.CategoricalDtype)
         assert frame[name].cat.categories.tolist() == classes
 
 
 def test_predictions_join_with_the_per_class_table_by_name(tmp_path: Path) -> None:
-    labels, predicted = random_answers(10, 200)
-    frame = on_disk(answers(labels, predicted, TUTORIAL_CLASSES), tmp_path)
-    table = summed(frame).to_pandas()
+    labels, predicted = random_predictions(10, 200)
+    frame = on_disk(predict(labels, predicted, TUTORIAL_CLASSES), tmp_path)
+    table = summarize(frame).to_pandas()
     joined = frame.astype({"label": "str"}).merge(table, left_on="label", right_on="class")
     assert len(joined) == 200
     assert np.array_equal(np.sort(joined["class_index"]), np.sort(labels))
@@ -148,7 +148,7 @@ def test_predictions_join_with_the_per_class_table_by_name(tmp_path: Path) -> No
 # Classes
 
 
-def test_a_small_table_has_the_numbers_of_a_calculation_by_hand(tmp_path: Path) -> None:
+def test_the_numbers_of_a_small_table_equal_those_by_hand(tmp_path: Path) -> None:
     classes = ["ant", "bee", "cow", "dog"]
     #         four ants:  2 right, 1 bee, 1 cow | three bees: all right | two cows: both taken for bees | one dog: right
     labels, predicted = [0, 0, 0, 0, 1, 1, 1, 2, 2, 3], [0, 0, 1, 2, 1, 1, 1, 1, 1, 3]
@@ -169,7 +169,7 @@ def test_a_small_table_has_the_numbers_of_a_calculation_by_hand(tmp_path: Path) 
 
 @pytest.mark.parametrize(("classes", "images"), [(2, 50), (7, 400), (30, 100)])
 def test_numbers_equal_those_of_slow_counting(tmp_path: Path, classes: int, images: int) -> None:
-    labels, predicted = random_answers(classes, images)
+    labels, predicted = random_predictions(classes, images)
     pairs = list(zip(labels, predicted, strict=True))
     for index, row in enumerate(per_class(labels, predicted, [f"class {n}" for n in range(classes)], tmp_path)):
         right = sum(label == index == answer for label, answer in pairs)
@@ -186,8 +186,8 @@ def test_numbers_equal_those_of_slow_counting(tmp_path: Path, classes: int, imag
             assert confused != index
 
 
-def test_counts_by_label_and_answer_are_a_matrix_of_truth_in_rows(tmp_path: Path) -> None:
-    matrix: NDArray[np.int64] = confusion_matrix(on_disk(answers([0, 0, 1], [1, 1, 2], ["a", "b", "c"]), tmp_path))
+def test_the_confusion_matrix_has_labels_in_rows(tmp_path: Path) -> None:
+    matrix: NDArray[np.int64] = confusion_matrix(on_disk(predict([0, 0, 1], [1, 1, 2], ["a", "b", "c"]), tmp_path))
     assert matrix.tolist() == [[0, 2, 0], [0, 0, 1], [0, 0, 0]]
 
 
@@ -198,7 +198,7 @@ def test_a_class_that_was_never_predicted_has_no_precision(tmp_path: Path) -> No
     assert ant["precision"] == pytest.approx(1 / 3)
 
 
-def test_a_class_without_test_images_has_no_accuracy_and_no_interval(tmp_path: Path) -> None:
+def test_a_class_without_test_images_has_no_accuracy(tmp_path: Path) -> None:
     _, bee, cow = per_class([0, 0], [0, 1], ["ant", "bee", "cow"], tmp_path)
     for row in (bee, cow):
         assert (row["support"], row["correct"]) == (0, 0)
@@ -208,18 +208,18 @@ def test_a_class_without_test_images_has_no_accuracy_and_no_interval(tmp_path: P
     assert (cow["precision"], cow["f1"]) == (None, None)
 
 
-def test_what_is_undefined_is_null_in_the_file_and_no_nan(tmp_path: Path) -> None:
-    frame = on_disk(answers([0, 0], [0, 0], ["ant", "bee"]), tmp_path)
-    write_table(tmp_path / "per_class.parquet", summed(frame), {})
+def test_undefined_numbers_are_null_and_not_nan(tmp_path: Path) -> None:
+    frame = on_disk(predict([0, 0], [0, 0], ["ant", "bee"]), tmp_path)
+    write_table(tmp_path / "per_class.parquet", summarize(frame), {})
     bee = pq.read_table(tmp_path / "per_class.parquet").to_pylist()[1]
     assert [bee[name] for name in ("accuracy", "precision", "f1", "confused_with")] == [None] * 4
 
 
-def test_two_hundred_classes_keep_their_order_and_their_columns(tmp_path: Path) -> None:
+def test_two_hundred_classes_keep_their_order_and_columns(tmp_path: Path) -> None:
     classes = [f"class {number}" for number in reversed(range(200))]
-    labels, predicted = random_answers(200, 300)
-    frame = on_disk(answers(labels, predicted, classes), tmp_path)
-    table = summed(frame)
+    labels, predicted = random_predictions(200, 300)
+    frame = on_disk(predict(labels, predicted, classes), tmp_path)
+    table = summarize(frame)
     assert table.schema.equals(PER_CLASS, check_metadata=True)
     assert table["class"].to_pylist() == classes
     assert table["class_index"].to_pylist() == list(range(200))
@@ -228,9 +228,9 @@ def test_two_hundred_classes_keep_their_order_and_their_columns(tmp_path: Path) 
     assert frame["label"].tolist() == [classes[label] for label in labels]
 
 
-def test_class_names_of_any_length_stay_in_label_order(tmp_path: Path) -> None:
+def test_long_class_names_stay_in_label_order(tmp_path: Path) -> None:
     classes = [f"{number:03d}" + "x" * 20_000 for number in reversed(range(100))]  # too much for Parquet's dictionary
-    labels, predicted = random_answers(100, 50)
+    labels, predicted = random_predictions(100, 50)
     rows = per_class(labels, predicted, classes, tmp_path)
     assert [row["class"] for row in rows] == classes
     assert [row["support"] for row in rows] == [labels.count(index) for index in range(100)]
@@ -239,13 +239,13 @@ def test_class_names_of_any_length_stay_in_label_order(tmp_path: Path) -> None:
 # The files
 
 
-def test_a_file_says_by_itself_what_it_is(tmp_path: Path) -> None:
-    on_disk(answers([0], [0], ["ant", "bee"]), tmp_path)
+def test_a_file_contains_its_facts(tmp_path: Path) -> None:
+    on_disk(predict([0], [0], ["ant", "bee"]), tmp_path)
     assert read_facts(tmp_path / "table.parquet") == FACTS
 
 
-def test_writing_twice_gives_the_same_bytes_whatever_the_order_of_the_facts(tmp_path: Path) -> None:
-    table = answers([0, 1], [0, 0], ["ant", "bee"])
+def test_the_order_of_the_facts_does_not_change_the_bytes(tmp_path: Path) -> None:
+    table = predict([0, 1], [0, 0], ["ant", "bee"])
     write_table(tmp_path / "one.parquet", table, FACTS)
     write_table(tmp_path / "two.parquet", table, dict(reversed(list(FACTS.items()))))
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
@@ -257,7 +257,12 @@ def test_writing_twice_gives_the_same_bytes_whatever_the_order_of_the_facts(tmp_
 @pytest.mark.parametrize(
     ("correct", "total", "low", "high"),
     [
-        (81, 263, 0.2553, 0.3662),  # these four: Newcombe (1998), Statistics in Medicine 17, 857-872, table I, method 3
+        (
+            81,
+            263,
+            0.2553,
+            0.3662,
+        ),  # the first four: Newcombe (1998), Statistics in Medicine 17, 857-872, table I, method 3
         (15, 148, 0.0624, 0.1605),
         (0, 20, 0.0, 0.1611),
         (1, 29, 0.0061, 0.1718),
@@ -266,18 +271,18 @@ def test_writing_twice_gives_the_same_bytes_whatever_the_order_of_the_facts(tmp_
         (10, 10, 0.7225, 1.0),
     ],
 )
-def test_the_interval_is_wilsons_as_published(correct: int, total: int, low: float, high: float) -> None:
+def test_the_interval_equals_published_wilson_intervals(correct: int, total: int, low: float, high: float) -> None:
     assert wilson_interval(correct, total) == pytest.approx((low, high), abs=5e-5)
 
 
 @pytest.mark.parametrize(("correct", "total"), [(1, 3), (37, 100), (5_400, 10_000), (999, 1_000)])
-def test_at_the_intervals_ends_the_proportion_is_just_z_standard_errors_away(correct: int, total: int) -> None:
+def test_the_limits_are_z_standard_errors_from_the_proportion(correct: int, total: int) -> None:
     share = correct / total
     for end in wilson_interval(correct, total):
         assert abs(share - end) / math.sqrt(end * (1 - end) / total) == pytest.approx(Z_95)
 
 
-def test_the_interval_always_holds_the_proportion_and_stays_within_zero_and_one() -> None:
+def test_the_interval_contains_the_proportion_and_stays_in_range() -> None:
     for total in range(1, 60):
         for correct in range(total + 1):
             low, high = wilson_interval(correct, total)
@@ -286,6 +291,6 @@ def test_the_interval_always_holds_the_proportion_and_stays_within_zero_and_one(
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 0), (-1, 5), (6, 5)])
-def test_counts_that_make_no_proportion_are_refused_with_both_named(correct: int, total: int) -> None:
+def test_invalid_counts_are_refused_with_both_named(correct: int, total: int) -> None:
     with pytest.raises(ValueError, match=f"got correct {correct} of total {total}"):
         wilson_interval(correct, total)

@@ -1,10 +1,7 @@
-"""The tables in pandas, polars and DuckDB, as README.md shows them, and what the files say of themselves."""
+"""The tables of a run in pandas, polars and DuckDB, and the metadata of the files."""
 
-import ast
 import json
-import re
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pandas as pd
@@ -17,64 +14,53 @@ from tasks.core.config import PROJECT
 from tasks.core.evaluation.schemas import CALIBRATION, PER_CLASS, predictions_columns
 from tasks.core.runtime.parquet import read_facts
 from tasks.core.store import open_store
-from tasks.core.store.history import artifact_of
+from tasks.core.store.history import find_artifact
 from tasks.core.training.curve import TRAINING
 
 TABLES = {"per_class": "per_class", "calibration": "per_class", "predictions": "predictions", "training": "weights"}
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
 PAGE = (PROJECT / "artifacts" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(params=TABLES)
 def table(request: pytest.FixtureRequest, two_runs: Path) -> Path:
-    """Each table of a real run."""
+    """Each table of a real run in turn."""
     store = open_store(two_runs)
-    return store.open(artifact_of(store, "current", TABLES[request.param])) / f"{request.param}.parquet"
+    return store.open(find_artifact(store, "current", TABLES[request.param])) / f"{request.param}.parquet"
 
 
-def shown_about_tables() -> list[Any]:
-    """What each expression comes to that README.md shows about tables, run in its order beside `artifacts/`."""
-    section = README.partition("### 3. As tables")[2].partition("\n### ")[0].partition("\n## ")[0]
-    names: dict[str, Any] = {}
-    found = []
-    for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
-        for statement in ast.parse(block).body:
-            if isinstance(statement, ast.Expr):
-                found.append(eval(compile(ast.Expression(statement.value), "README.md", "eval"), names))  # noqa: S307
-            else:
-                exec(compile(ast.Module([statement], []), "README.md", "exec"), names)
-    return found
+def test_pandas_polars_and_duckdb_rank_classes_equally(two_runs: Path) -> None:
+    path = two_runs / "per_class.parquet"
+    by_pandas = pd.read_parquet(path).nsmallest(3, "accuracy")["accuracy"].tolist()
+    by_polars = pl.read_parquet(path).sort("accuracy").head(3)["accuracy"].to_list()
+    by_duckdb = duckdb.sql(f"SELECT accuracy FROM '{path}' ORDER BY accuracy LIMIT 3").fetchall()
+    assert len(by_pandas) == 3
+    assert by_polars == [accuracy for (accuracy,) in by_duckdb] == by_pandas
 
 
-def test_the_readmes_lines_find_the_same_in_pandas_polars_and_duckdb(
-    two_runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(two_runs.parent)
-    shown = shown_about_tables()
-    worst_pandas, mistakes_pandas, worst_polars, mistakes_polars, worst_duckdb, mistakes_duckdb, *facts, loaded = shown
-    for worst in (worst_polars.to_dicts(), worst_duckdb.pl().to_dicts()):
-        assert [row["accuracy"] for row in worst] == worst_pandas["accuracy"].tolist()
-    for mistakes in (mistakes_polars, mistakes_duckdb.pl()):
-        assert mistakes["confidence"].to_list() == pytest.approx(mistakes_pandas["confidence"].tolist())
-        assert set(mistakes["index"]) == set(mistakes_pandas["index"])
-        assert not mistakes["correct"].any()
-    assert len(worst_pandas) == 3
-    assert len(mistakes_pandas) == 10
-    told = [json.loads(facts[0]), json.loads(facts[1].fetchall()[0][0])]
-    assert told[0] == told[1]
-    assert told[0]["generated_images"] is True
-    assert str(loaded) == "<All keys matched successfully>"
-    printed = capsys.readouterr().out
-    assert "support (int32): test images of this class" in printed
-    assert len(printed.splitlines()) == len(PER_CLASS.names)
+def test_pandas_polars_and_duckdb_find_the_same_mistakes(two_runs: Path) -> None:
+    path = two_runs / "predictions.parquet"
+    frame = pd.read_parquet(path)
+    by_pandas = set(frame[~frame["correct"]].nlargest(10, "confidence")["index"])
+    by_polars = pl.scan_parquet(path).filter(~pl.col("correct")).sort("confidence", descending=True).head(10).collect()
+    by_duckdb = duckdb.sql(f"SELECT index FROM '{path}' WHERE NOT correct ORDER BY confidence DESC LIMIT 10").fetchall()
+    assert len(by_pandas) == 10
+    assert set(by_polars["index"]) == {index for (index,) in by_duckdb} == by_pandas
 
 
-def test_every_column_of_every_table_says_what_it_means(table: Path) -> None:
+def test_pyarrow_and_duckdb_read_the_facts(two_runs: Path) -> None:
+    path = two_runs / "per_class.parquet"
+    by_pyarrow = json.loads(pq.read_schema(path).metadata[b"cifar_flow"])
+    query = f"SELECT decode(value) FROM parquet_kv_metadata('{path}') WHERE decode(key) = 'cifar_flow'"
+    assert json.loads(duckdb.sql(query).fetchall()[0][0]) == by_pyarrow
+    assert by_pyarrow["generated_images"] is True
+
+
+def test_every_column_of_every_table_has_a_description(table: Path) -> None:
     for field in pq.read_schema(table):
         assert field.metadata[b"description"].decode(), field.name
 
 
-def test_every_table_says_what_it_is_of(table: Path) -> None:
+def test_every_table_contains_its_facts(table: Path) -> None:
     facts = read_facts(table)
     assert {"artifact", "dataset", "generated_images", "recipe", "seed"} <= facts.keys()
 
@@ -93,7 +79,7 @@ def test_polars_and_duckdb_read_the_numbers_that_pandas_reads(table: Path) -> No
             assert column.to_list() == values, name
 
 
-def test_class_names_are_categories_in_polars_and_join_with_the_table_of_classes(two_runs: Path) -> None:
+def test_class_names_are_categories_in_polars_and_join(two_runs: Path) -> None:
     predictions = pl.read_parquet(two_runs / "predictions.parquet")
     assert predictions.schema["label"] == pl.Categorical
     joined = duckdb.sql(
@@ -104,7 +90,7 @@ def test_class_names_are_categories_in_polars_and_join_with_the_table_of_classes
 
 
 @pytest.mark.parametrize("columns", [PER_CLASS, CALIBRATION, predictions_columns(["<class>"])])
-def test_every_column_is_described_on_the_stores_page_with_its_type(columns: pa.Schema) -> None:
+def test_every_column_is_on_the_stores_page_with_its_type(columns: pa.Schema) -> None:
     words = {"double": "float64", "float": "float32"}
     rows = [line for line in PAGE.splitlines() if line.startswith("| `")]
     for field in columns:
@@ -112,11 +98,11 @@ def test_every_column_is_described_on_the_stores_page_with_its_type(columns: pa.
         assert any(f"`{field.name}`" in row and f"| {words.get(kind, kind)} |" in row for row in rows), field.name
 
 
-def test_every_column_of_training_is_named_on_the_stores_page() -> None:
+def test_every_column_of_training_is_on_the_stores_page() -> None:
     assert all(f"`{name}`" in PAGE for name in TRAINING.names)
 
 
-def test_every_score_is_described_on_the_stores_page(two_runs: Path) -> None:
+def test_every_score_is_on_the_stores_page(two_runs: Path) -> None:
     scores = json.loads((two_runs / "metrics.json").read_text(encoding="utf-8"))["scores"]
     assert len(scores) == 8
     assert all(f"`{name}`" in PAGE for name in scores)

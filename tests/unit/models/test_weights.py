@@ -1,4 +1,4 @@
-"""The weights' files: the tutorial's state_dict, opened by the tutorial's own network, and nothing that runs."""
+"""The weights files: the tutorial's state_dict, readable by the tutorial's network, and no code."""
 
 import os
 import pickle
@@ -44,7 +44,7 @@ class TutorialNet(nn.Module):
         return self.fc3(x)  # type: ignore[no-any-return]
 
 
-def find_lineage(dataset: Dataset, seed: int = 1) -> Lineage:
+def lineage_of(dataset: Dataset, seed: int = 1) -> Lineage:
     return Lineage(recipe=TUTORIAL, seed=seed, classes=dataset.classes, dataset=dataset.identity)
 
 
@@ -52,7 +52,7 @@ def some_inputs() -> Tensor:
     return torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def test_a_state_dict_of_the_tutorials_network_gives_the_same_logits(tmp_path: Path) -> None:
+def test_the_tutorials_state_dict_gives_the_same_logits(tmp_path: Path) -> None:
     tutorial = TutorialNet()
     torch.save(tutorial.state_dict(), tmp_path / "cifar_net.pth")
     ours = Net()
@@ -60,32 +60,32 @@ def test_a_state_dict_of_the_tutorials_network_gives_the_same_logits(tmp_path: P
     assert torch.equal(ours(some_inputs()), tutorial(some_inputs()))
 
 
-def test_the_tutorials_network_opens_our_weights_with_torchs_defaults(tmp_path: Path) -> None:
+def test_the_tutorials_network_loads_our_weights(tmp_path: Path) -> None:
     network = init_network(NET, 10, seed=3)
-    save_weights(tmp_path, network, find_lineage(tiny_dataset([f"class {n}" for n in range(10)])))
+    save_weights(tmp_path, network, lineage_of(tiny_dataset([f"class {n}" for n in range(10)])))
     tutorial = TutorialNet()
     tutorial.load_state_dict(torch.load(tmp_path / "cifar_net.pth"))
     assert torch.equal(tutorial(some_inputs()), network(some_inputs()))
 
 
-def test_both_files_of_the_weights_hold_the_same_tensors(tmp_path: Path) -> None:
+def test_both_weights_files_have_the_same_tensors(tmp_path: Path) -> None:
     network = init_network(NET, len(CLASSES), seed=3)
-    save_weights(tmp_path, network, find_lineage(tiny_dataset()))
+    save_weights(tmp_path, network, lineage_of(tiny_dataset()))
     pth, safe = torch.load(tmp_path / "cifar_net.pth"), load_file(tmp_path / "weights.safetensors")
     assert pth.keys() == safe.keys() == network.state_dict().keys()
     assert all(torch.equal(pth[name], safe[name]) for name in pth)
 
 
-def test_loaded_weights_give_the_network_that_was_saved_ready_for_inference(tmp_path: Path) -> None:
+def test_the_saved_network_loads_in_evaluation_mode(tmp_path: Path) -> None:
     network = init_network(NET, len(CLASSES), seed=3)
-    save_weights(tmp_path, network, find_lineage(tiny_dataset()))
+    save_weights(tmp_path, network, lineage_of(tiny_dataset()))
     loaded = load_network(tmp_path, NET, CPU)
     assert not loaded.training
     assert torch.equal(loaded(some_inputs()), network(some_inputs()))
 
 
-def test_weights_know_what_they_were_trained_by_and_on(tmp_path: Path) -> None:
-    lineage = find_lineage(tiny_dataset(kind="generated"), seed=7)
+def test_weights_have_their_lineage(tmp_path: Path) -> None:
+    lineage = lineage_of(tiny_dataset(kind="generated"), seed=7)
     save_weights(tmp_path, init_network(NET, len(CLASSES), 7), lineage)
     assert load_lineage(tmp_path) == lineage
     facts = lineage.facts()
@@ -103,22 +103,24 @@ class Payload:
 
 
 def test_code_in_a_weights_file_is_refused_and_does_not_run(tmp_path: Path) -> None:
-    save_weights(tmp_path, init_network(NET, len(CLASSES), 1), find_lineage(tiny_dataset()))
+    save_weights(tmp_path, init_network(NET, len(CLASSES), 1), lineage_of(tiny_dataset()))
     torch.save({"conv1.weight": Payload(tmp_path / "ran")}, tmp_path / "cifar_net.pth")
     with pytest.raises(pickle.UnpicklingError):
         load_network(tmp_path, NET, CPU)
     assert not (tmp_path / "ran").exists()
 
 
-def test_weights_that_the_networks_code_has_no_place_for_any_more_are_one_line(tmp_path: Path) -> None:
-    save_weights(tmp_path, init_network(NET, len(CLASSES), 1), find_lineage(tiny_dataset()))
+def test_weights_that_do_not_fit_the_networks_code_are_one_line(tmp_path: Path) -> None:
+    save_weights(tmp_path, init_network(NET, len(CLASSES), 1), lineage_of(tiny_dataset()))
     torch.save(nn.Linear(2, 3).state_dict(), tmp_path / "cifar_net.pth")
     with pytest.raises(InputError) as caught:
         load_network(tmp_path, NET, CPU)
-    said = str(caught.value)
-    assert said.startswith(f"model {NET}: expected the trained network, got: Error(s) in loading state_dict for Net: ")
-    assert said.endswith(" …; restore its code")
-    assert said.isprintable()
+    message = str(caught.value)
+    assert message.startswith(
+        f"model {NET}: expected the trained network, got Error(s) in loading state_dict for Net: "
+    )
+    assert message.endswith(" …; restore its code")
+    assert message.isprintable()
 
 
 @pytest.mark.parametrize("classes", [2, 10, 200])
@@ -126,7 +128,7 @@ def test_the_head_has_a_logit_for_each_class(classes: int) -> None:
     assert init_network(NET, classes, seed=1)(some_inputs()).shape == (5, classes)
 
 
-def test_first_weights_are_those_the_tutorial_starts_from_with_the_same_seed() -> None:
+def test_initial_weights_equal_the_tutorials_with_the_same_seed() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(5)
         tutorial = TutorialNet().state_dict()

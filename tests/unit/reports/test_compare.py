@@ -1,4 +1,4 @@
-"""The comparison of real runs: its numbers, its page and its words."""
+"""The comparison of real runs: its numbers, its page and its texts."""
 
 import json
 import re
@@ -10,21 +10,21 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from places import FolderPlace
+from run_tables import payload, predictions, scores
 
 from tasks.core.data.dataset import load_dataset
 from tasks.core.errors import InputError
 from tasks.core.evaluation.intervals import mcnemar_p, paired_difference
 from tasks.core.evaluation.metrics import read_scores
 from tasks.core.evaluation.paired import IncomparableRuns, PairedOutcome, compare
-from tasks.core.reading import payload, predictions, scores
 from tasks.core.reports.charts import difference_chart, reliability_comparison
 from tasks.core.reports.compare import formatting
-from tasks.core.reports.compare.flips import MOST_IMAGES, Flips
-from tasks.core.reports.compare.page import changes_of, write_comparison
-from tasks.core.reports.compare.provenance_diff import differences
+from tasks.core.reports.compare.flips import MAX_IMAGES, find_flips
+from tasks.core.reports.compare.page import differences_table, write_comparison
+from tasks.core.reports.compare.provenance_diff import find_differences
 from tasks.core.reports.compare.runs import ComparedRun, load_runs, runs_on_same_images
 from tasks.core.reports.compare.summary import Summary, comparison_verdict, summarize
-from tasks.core.reports.output_files import numbers_file
+from tasks.core.reports.output_files import comparison_files
 from tasks.core.store import DamagedArtifact, Store, open_store
 from tasks.core.store.artifact import Key
 from tasks.core.store.history import find_run
@@ -69,13 +69,13 @@ def outcome(both: int, broken: int, fixed: int, neither: int, changed_mistakes: 
 # Numbers
 
 
-def test_each_run_has_the_scores_that_its_own_evaluation_wrote(store: Store, pair: list[ComparedRun]) -> None:
+def test_scores_are_those_of_the_evaluation_of_the_run(store: Store, pair: list[ComparedRun]) -> None:
     for run in pair:
         assert dict(run.scores) == scores(store, run.run)
         assert int(run.calibration["images"].sum()) == 100
 
 
-def test_every_run_is_held_against_the_first(store: Store, three: list[ComparedRun]) -> None:
+def test_every_run_is_compared_with_the_first(store: Store, three: list[ComparedRun]) -> None:
     summary = summarize(three)
 
     assert [run.letter for run in summary.runs] == ["A", "B", "C"]
@@ -87,7 +87,7 @@ def test_every_run_is_held_against_the_first(store: Store, three: list[ComparedR
             assert moved.value == pytest.approx(run.scores[name].value - summary.runs[0].scores[name].value)
 
 
-def test_a_change_has_an_interval_and_none_is_told_where_nothing_changed(three: list[ComparedRun]) -> None:
+def test_changes_have_intervals_unless_nothing_changed(three: list[ComparedRun]) -> None:
     other, itself = (change.scores for change in summarize(three).changes)
 
     for name in ("log_loss", "brier_score", "expected_calibration_error", "macro_f1"):
@@ -96,7 +96,7 @@ def test_a_change_has_an_interval_and_none_is_told_where_nothing_changed(three: 
 
 
 @pytest.mark.parametrize(
-    ("found", "verdict"),
+    ("paired", "verdict"),
     [
         (outcome(50, 5, 40, 5), "better"),
         (outcome(50, 40, 5, 5), "worse"),
@@ -105,38 +105,40 @@ def test_a_change_has_an_interval_and_none_is_told_where_nothing_changed(three: 
         (outcome(50, 0, 0, 50), "same answers"),
     ],
 )
-def test_better_or_worse_is_said_only_where_the_whole_interval_says_so(found: PairedOutcome, verdict: str) -> None:
-    assert comparison_verdict(found) == verdict  # type: ignore[arg-type]
+def test_verdict_depends_on_the_whole_interval(paired: PairedOutcome, verdict: str) -> None:
+    assert comparison_verdict(paired) == verdict  # type: ignore[arg-type]
 
 
-def test_runs_on_other_images_and_too_few_or_too_many_are_refused(store: Store) -> None:
+def test_too_few_or_too_many_runs_are_refused(store: Store) -> None:
     for names in (["current"], ["current"] * 27):
         with pytest.raises(InputError, match=rf"expected 2 to 26 runs, got {len(names)}; see `cifar history`"):
             runs_on_same_images(store, names)
 
 
-# What differs
+# Differences
 
 
 def remade(run: ComparedRun, change: Callable[[Key], Key]) -> ComparedRun:
-    return replace(run, weights=run.weights.model_copy(update={"key": change(run.weights.key)}))
+    return replace(
+        run, weights_manifest=run.weights_manifest.model_copy(update={"key": change(run.weights_manifest.key)})
+    )
 
 
-def test_only_the_seed_differs_between_runs_that_differ_in_nothing_else(pair: list[ComparedRun]) -> None:
-    found = differences(pair)
+def test_only_the_seed_differs_between_the_two_runs(pair: list[ComparedRun]) -> None:
+    differences = find_differences(pair)
 
-    assert [(setting.name, setting.values) for setting in found.settings] == [("seed", (1, 2))]
-    assert found.code == ()
-    assert not found.same_weights
-
-
-def test_a_run_and_itself_differ_in_nothing(pair: list[ComparedRun]) -> None:
-    found = differences([pair[0], pair[0]])
-
-    assert (found.settings, found.code, found.same_weights) == ((), (), True)
+    assert [(setting.name, setting.values) for setting in differences.settings] == [("seed", (1, 2))]
+    assert differences.code == ()
+    assert not differences.same_weights
 
 
-def test_settings_come_before_the_environment_and_code_is_told_by_name(pair: list[ComparedRun]) -> None:
+def test_a_run_has_no_differences_from_itself(pair: list[ComparedRun]) -> None:
+    differences = find_differences([pair[0], pair[0]])
+
+    assert (differences.settings, differences.code, differences.same_weights) == ((), (), True)
+
+
+def test_differences_list_settings_environment_and_code(pair: list[ComparedRun]) -> None:
     def other(key: Key) -> Key:
         recipe = {**key.settings["recipe"], "learning_rate": 0.01}  # type: ignore[dict-item]
         environment = {**key.environment, "torch": "2.11.0"}
@@ -144,20 +146,20 @@ def test_settings_come_before_the_environment_and_code_is_told_by_name(pair: lis
         settings = {**key.settings, "recipe": recipe}
         return key.model_copy(update={"settings": settings, "environment": environment, "code": code})
 
-    found = differences([pair[0], remade(pair[0], other)])
+    differences = find_differences([pair[0], remade(pair[0], other)])
 
-    assert [setting.name for setting in found.settings] == ["recipe.learning_rate", "torch"]
-    assert found.settings[0].values == (0.001, 0.01)
-    assert found.settings[1].values[1] == "2.11.0"
-    assert found.code == ("tasks/core/models/tutorial_net.py: Net",)
+    assert [setting.name for setting in differences.settings] == ["recipe.learning_rate", "torch"]
+    assert differences.settings[0].values == (0.001, 0.01)
+    assert differences.settings[1].values[1] == "2.11.0"
+    assert differences.code == ("tasks/core/models/tutorial_net.py: Net",)
 
 
-def test_where_a_run_was_evaluated_is_told_too(pair: list[ComparedRun]) -> None:
-    elsewhere = {**pair[0].evaluated.key.environment, "device": "cuda"}
-    key = pair[0].evaluated.key.model_copy(update={"environment": elsewhere})
-    other = replace(pair[0], evaluated=pair[0].evaluated.model_copy(update={"key": key}))
+def test_differences_include_the_environment_of_the_evaluation(pair: list[ComparedRun]) -> None:
+    elsewhere = {**pair[0].predictions_manifest.key.environment, "device": "cuda"}
+    key = pair[0].predictions_manifest.key.model_copy(update={"environment": elsewhere})
+    other = replace(pair[0], predictions_manifest=pair[0].predictions_manifest.model_copy(update={"key": key}))
 
-    [setting] = differences([pair[0], other]).settings
+    [setting] = find_differences([pair[0], other]).settings
 
     assert (formatting.setting_name(setting.name), setting.values) == ("evaluate: device", ("cpu", "cuda"))
 
@@ -165,18 +167,16 @@ def test_where_a_run_was_evaluated_is_told_too(pair: list[ComparedRun]) -> None:
 # Flipped images
 
 
-def test_galleries_hold_exactly_the_flipped_images_where_the_second_is_surest_first(
-    store: Store, pair: list[ComparedRun]
-) -> None:
+def test_flips_are_sorted_by_the_confidence_of_the_second_run(store: Store, pair: list[ComparedRun]) -> None:
     one, two = pair[0].predictions, pair[1].predictions
-    flips = Flips(load_dataset(store.open(pair[0].dataset)), ("A", "B"), one, two)
+    flips = find_flips(load_dataset(store.open(pair[0].dataset)), ("A", "B"), one, two)
 
-    for found, right, wrong in ((flips.fixed, two, one), (flips.broken, one, two)):
+    for flipped, right, wrong in ((flips.fixed, two, one), (flips.broken, one, two)):
         expected = right["index"][right["correct"].astype(bool) & ~wrong["correct"].astype(bool)]
-        assert {flip.index for flip in found} == set(expected) != set()
-        assert len(found) == len(expected) <= MOST_IMAGES
-        sureness = [flip.answers[1].confidence for flip in found]
-        assert sureness == sorted(sureness, reverse=True)
+        assert {flip.index for flip in flipped} == set(expected) != set()
+        assert len(flipped) == len(expected) <= MAX_IMAGES
+        confidences = [flip.answers[1].confidence for flip in flipped]
+        assert confidences == sorted(confidences, reverse=True)
     for flip in (*flips.fixed, *flips.broken):
         for answer, table in zip(flip.answers, (one, two), strict=True):
             row = table.iloc[flip.index]
@@ -184,43 +184,41 @@ def test_galleries_hold_exactly_the_flipped_images_where_the_second_is_surest_fi
             assert answer.correct == (flip.label == answer.predicted)
 
 
-def test_a_gallery_is_cut_and_each_image_has_a_place_of_its_own(store: Store, pair: list[ComparedRun]) -> None:
+def test_flips_are_limited_and_have_unique_positions(store: Store, pair: list[ComparedRun]) -> None:
     many = np.resize(np.arange(100), 7_000)
     one, two = (run.predictions.iloc[many].reset_index(drop=True) for run in pair)
-    flips = Flips(load_dataset(store.open(pair[0].dataset)), ("A", "B"), one, two)
+    flips = find_flips(load_dataset(store.open(pair[0].dataset)), ("A", "B"), one, two)
     total = len(flips.fixed) + len(flips.broken)
 
-    assert len(flips.fixed) == len(flips.broken) == MOST_IMAGES
-    assert sorted(flip.place for flip in (*flips.fixed, *flips.broken)) == list(range(total))
+    assert len(flips.fixed) == len(flips.broken) == MAX_IMAGES
+    assert sorted(flip.position for flip in (*flips.fixed, *flips.broken)) == list(range(total))
     assert flips.sheet.rows * flips.sheet.columns >= total
 
 
 # The page
 
 
-def test_the_page_says_verdict_numbers_and_that_images_are_generated(
+def test_page_has_verdict_numbers_and_a_label_of_generated_images(
     tmp_path: Path, store: Store, pair: list[ComparedRun]
 ) -> None:
     page = written(tmp_path, store, pair)
     summary = summarize(pair)
-    found = summary.changes[0].comparison
+    comparison = summary.changes[0].comparison
 
     text = " ".join(re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL).split())
     assert f"{formatting.verdicts(summary)} " in text
-    assert formatting.evidence(found) in text
+    assert formatting.evidence(comparison) in text
     assert "GENERATED IMAGES, NOT CIFAR-10" in text
-    assert f"Fixed: {found.fixed} image" in text
-    assert f"Broken: {found.broken} image" in text
+    assert f"Fixed: {comparison.fixed} image" in text
+    assert f"Broken: {comparison.broken} image" in text
     assert "Setting A B seed 1 2 All other settings" in text
-    for each in found.per_class:
+    for each in comparison.per_class:
         assert f"{each.class_name} {100 * each.first_accuracy:.1f}% {100 * each.second_accuracy:.1f}%" in text
     for run in summary.runs:
         assert run.run in text
 
 
-def test_the_page_of_several_runs_has_a_table_and_no_galleries(
-    tmp_path: Path, store: Store, three: list[ComparedRun]
-) -> None:
+def test_page_of_several_runs_has_a_table_and_no_images(tmp_path: Path, store: Store, three: list[ComparedRun]) -> None:
     page = written(tmp_path, store, three)
 
     assert "3 runs compared" in page
@@ -231,18 +229,16 @@ def test_the_page_of_several_runs_has_a_table_and_no_galleries(
     assert "data:image" not in page
 
 
-def test_a_run_and_itself_make_a_page_that_says_so(tmp_path: Path, store: Store, pair: list[ComparedRun]) -> None:
+def test_page_of_a_run_and_itself_shows_no_differences(tmp_path: Path, store: Store, pair: list[ComparedRun]) -> None:
     page = written(tmp_path, store, load_runs(store, ["current", pair[1].run]))
 
     assert "B and A give the same answer for every image" in page
-    assert "all of them are the same, and so are the weights" in page
-    assert "No image: what A gets wrong, B gets wrong, too." in page
-    assert "The interval of every class holds 0." in page
+    assert "devices are the same, and so are the weights" in page
+    assert "No images: B is wrong on every image that A gets wrong." in page
+    assert "The interval of every class includes 0." in page
 
 
-def test_no_script_may_run_and_nothing_is_asked_of_others(
-    tmp_path: Path, store: Store, pair: list[ComparedRun]
-) -> None:
+def test_page_runs_no_script_and_loads_no_other_files(tmp_path: Path, store: Store, pair: list[ComparedRun]) -> None:
     page = written(tmp_path, store, pair)
 
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'\">" in page
@@ -250,7 +246,7 @@ def test_no_script_may_run_and_nothing_is_asked_of_others(
     assert not re.search(r'(src|href)="(?!data:|#)', page)
 
 
-def test_ids_are_unique_and_what_refers_to_them_finds_them(
+def test_page_ids_are_unique_and_references_to_them_exist(
     tmp_path: Path, store: Store, pair: list[ComparedRun], three: list[ComparedRun]
 ) -> None:
     for runs in (pair, three):
@@ -261,10 +257,10 @@ def test_ids_are_unique_and_what_refers_to_them_finds_them(
         assert set(referred) <= set(ids)
 
 
-def test_charts_are_xml_with_a_name(pair: list[ComparedRun]) -> None:
+def test_charts_are_xml_with_a_label(pair: list[ComparedRun]) -> None:
     summary = summarize(pair)
     for drawing in (
-        difference_chart(changes_of(summary.changes[0].comparison)),
+        difference_chart(differences_table(summary.changes[0].comparison)),
         reliability_comparison({run.letter: run.calibration for run in pair}),
     ):
         svg = ElementTree.fromstring(drawing)
@@ -273,26 +269,28 @@ def test_charts_are_xml_with_a_name(pair: list[ComparedRun]) -> None:
         assert "currentColor" in drawing
 
 
-def test_the_chart_of_differences_has_a_value_for_all_images_and_each_class(pair: list[ComparedRun]) -> None:
-    found = summarize(pair).changes[0].comparison
-    svg = ElementTree.fromstring(difference_chart(changes_of(found)))
+def test_difference_chart_has_values_overall_and_by_class(pair: list[ComparedRun]) -> None:
+    comparison = summarize(pair).changes[0].comparison
+    svg = ElementTree.fromstring(difference_chart(differences_table(comparison)))
     texts = [text.text for text in svg.iter("{http://www.w3.org/2000/svg}text")]
 
-    for name, each in (("all", found), *((each.class_name, each) for each in found.per_class)):
+    for name, each in (("all", comparison), *((each.class_name, each) for each in comparison.per_class)):
         shown = f"{100 * each.difference.value:+.1f}".replace("-", "−") if each.difference.value else "0"
         assert texts[texts.index(name) + 1] == shown
 
 
-def test_names_from_an_archive_are_no_markup(tmp_path: Path, store: Store, pair: list[ComparedRun]) -> None:
-    sly = "<img src=x onerror=alert(1)>"
+def test_class_names_are_not_interpreted_as_markup(tmp_path: Path, store: Store, pair: list[ComparedRun]) -> None:
+    hostile = "<img src=x onerror=alert(1)>"
     named = []
     for run in pair:
-        columns = {name: run.predictions[name].cat.rename_categories({"star": sly}) for name in ("label", "predicted")}
+        columns = {
+            name: run.predictions[name].cat.rename_categories({"star": hostile}) for name in ("label", "predicted")
+        }
         named.append(replace(run, predictions=run.predictions.assign(**columns)))
 
     page = written(tmp_path, store, named)
 
-    assert sly not in page
+    assert hostile not in page
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
 
 
@@ -306,80 +304,80 @@ def test_the_same_runs_give_the_same_bytes(tmp_path: Path, store: Store, pair: l
     assert sorted(path.name for path in one.iterdir()) == ["comparison.html", "comparison.json"]
 
 
-def test_the_numbers_beside_the_page_read_back(tmp_path: Path, store: Store, three: list[ComparedRun]) -> None:
+def test_the_json_file_has_the_numbers_of_the_page(tmp_path: Path, store: Store, three: list[ComparedRun]) -> None:
     written(tmp_path, store, three)
     text = (tmp_path / "comparison.json").read_text(encoding="utf-8")
 
-    said = json.loads(text, parse_constant=pytest.fail)
+    numbers = json.loads(text, parse_constant=pytest.fail)
     assert Summary.model_validate_json(text) == summarize(three)
-    assert said["generated_images"] is True
+    assert numbers["generated_images"] is True
     assert (
-        said["runs"][1]["scores"]
+        numbers["runs"][1]["scores"]
         == json.loads(read_scores(payload(store, "per_class", "current")).model_dump_json())["scores"]
     )
 
 
 @pytest.mark.parametrize("name", ["page.json", "page", "page.htm"])
-def test_a_page_that_is_no_page_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match=r"output: expected a file that ends in \.html, got the name "):
-        numbers_file(tmp_path / name)
+def test_page_without_html_suffix_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"--html: expected a file name that ends in \.html, got "):
+        comparison_files(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["page.html", "page.json"])
-def test_a_folder_in_the_place_of_the_page_or_its_numbers_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_folder_at_the_path_of_page_or_json_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
-    with pytest.raises(InputError, match="output: expected a file, got the folder"):
-        numbers_file(tmp_path / "page.html")
+    with pytest.raises(InputError, match="--html: expected a file, got the folder"):
+        comparison_files(tmp_path / "page.html")
 
 
-def test_a_file_in_the_place_of_the_pages_folder_is_the_users_error(
+def test_a_file_at_the_path_of_the_folder_is_an_input_error(
     tmp_path: Path, store: Store, pair: list[ComparedRun]
 ) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match="output: expected a folder, got a file: "):
+    with pytest.raises(InputError, match="--html: expected a folder, got the file "):
         write_comparison(tmp_path / "file" / "page.html", store, pair)
 
 
-def test_damage_leaves_the_page_of_before(tmp_path: Path, artifacts: Path) -> None:
+def test_damage_leaves_the_existing_page_unchanged(tmp_path: Path, artifacts: Path) -> None:
     store = open_store(artifacts)
     before = written(tmp_path, store, load_runs(store, ["previous", "current"]))
     ref = find_run(store, "current").artifacts["weights"]
     FolderPlace(artifacts).delete(f"{ref}/manifest.json")
 
-    with pytest.raises(DamagedArtifact, match=f"{ref}: its manifest is lost or damaged; run again"):
+    with pytest.raises(DamagedArtifact, match=f"{ref}: its manifest is missing or damaged; run again"):
         written(tmp_path, store, load_runs(store, ["previous", "current"]))
     assert (tmp_path / "comparison.html").read_text(encoding="utf-8") == before
 
 
-# Words
+# Texts
 
 
-def test_the_ui_is_told_the_table_and_that_images_are_generated(three: list[ComparedRun]) -> None:
+def test_markdown_has_a_table_and_a_label_of_generated_images(three: list[ComparedRun]) -> None:
     text = formatting.markdown(summarize(three))
 
-    assert text.startswith(f"**{formatting.NOT_CIFAR10}**")
+    assert text.startswith(f"**{formatting.GENERATED_IMAGES}**")
     assert text.count("\n| ") == 5  # head, rule, and a row each
     for run in three:
         assert f"| {run.letter}: `{run.run}` |" in text
-    assert "Differing: seed." in text
+    assert "Differences: seed." in text
 
 
-def test_log_lines_name_each_run_and_hold_each_against_the_first(three: list[ComparedRun]) -> None:
-    said = list(formatting.lines(summarize(three)))
+def test_log_lines_compare_each_run_with_the_first(three: list[ComparedRun]) -> None:
+    lines = list(formatting.log_lines(summarize(three)))
 
-    assert [line[:7] for line in said[:3]] == ["A: run ", "B: run ", "C: run "]
-    assert said[4].startswith("C against A: +0.00 points of accuracy (95% interval −")
-    assert "C and A give the same answer for every image" in said[5]
-    assert said[6] == formatting.NOT_CIFAR10
+    assert [line[:20] for line in lines[:3]] == [f"compare: {letter} is run 20" for letter in "ABC"]
+    assert lines[4].startswith("compare: C against A: +0.00 points of accuracy (95% interval −")
+    assert "C and A give the same answer for every image" in lines[5]
+    assert lines[6] == f"compare: {formatting.GENERATED_IMAGES}"
 
 
-def test_a_negative_zero_has_no_minus() -> None:
+def test_negative_zero_has_no_minus_sign() -> None:
     assert (formatting.signed(-0.001), formatting.signed(-0.5), formatting.signed(0.5, 1)) == ("+0.00", "−0.50", "+0.5")
 
 
-def test_other_images_cannot_be_compared(tmp_path: Path) -> None:
+def test_runs_on_other_images_are_refused(tmp_path: Path) -> None:
     from tiny_artifacts import finished_run, identity_of
 
     one, two = (finished_run(tmp_path, "one", identity_of("archive", name)).record.run for name in ("mine", "yours"))
-    with pytest.raises(IncomparableRuns, match="expected two runs on the same images, got archive images"):
+    with pytest.raises(IncomparableRuns, match="expected runs on the same images, got archive images"):
         load_runs(open_store(tmp_path), [one, one, two])

@@ -1,4 +1,4 @@
-"""What a report says beside its tables."""
+"""The provenance in a report."""
 
 import shlex
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ import pytest
 from flows.cli.app import app
 from tasks.core.config import Settings
 from tasks.core.data.identity import Identity
-from tasks.core.reports.provenance import command_of
+from tasks.core.reports.provenance import reproduction_command
 from tasks.core.store.artifact import Key, Manifest, Provenance
 
 GENERATED = Identity(kind="generated", name="generated images", sha256="ab" * 32)
@@ -30,14 +30,14 @@ def weights_of(settings: Settings) -> Manifest:
         Settings(source="synthetic", device="cpu", recipe="record", devices=2, learning_rate=0.1, steps=7),
     ],
 )
-def test_the_command_is_one_that_asks_for_the_same(settings: Settings) -> None:
-    command = command_of(settings.resolve_recipe(), settings.seed, GENERATED, weights_of(settings))
+def test_the_reproduction_command_has_the_settings_of_the_run(settings: Settings) -> None:
+    command = reproduction_command(settings.resolve_recipe(), settings.seed, GENERATED, weights_of(settings))
     python, script, *words = shlex.split(command)
 
     _, bound, _ = app.parse_args(["run", *words], exit_on_error=False, print_error=False)
 
     assert (python, script) == ("python", "flows/cifar_flow.py")
-    asked = bound.arguments["settings"]
-    assert asked.resolve_recipe() == settings.resolve_recipe()
+    parsed = bound.arguments["settings"]
+    assert parsed.resolve_recipe() == settings.resolve_recipe()
     for name in ("source", "device", "devices", "deterministic", "seed", "validation"):
-        assert getattr(asked, name) == getattr(settings, name)
+        assert getattr(parsed, name) == getattr(settings, name)

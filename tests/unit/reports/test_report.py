@@ -15,17 +15,17 @@ from pydantic import ValidationError
 from torchvision.utils import make_grid
 
 from tasks.core.config import Normalization
-from tasks.core.data.checks import DataChecks, NearDuplicates, PairCounts, PartChecks, Spread
-from tasks.core.data.dataset import Dataset, Description
+from tasks.core.data.checks import DataChecks, NearDuplicates, PairCounts, SplitChecks, Spread
+from tasks.core.data.dataset import Dataset
 from tasks.core.data.identity import Identity, Kind
 from tasks.core.evaluation.intervals import wilson_interval
-from tasks.core.evaluation.metrics import Tally
+from tasks.core.evaluation.metrics import ScoreAccumulator
 from tasks.core.evaluation.tables import calibration_table, confusion_matrix, per_class_table, predictions_table
 from tasks.core.reports import gallery
 from tasks.core.reports.charts import accuracy_chart, learning_chart, loss_chart, reliability_chart
 from tasks.core.reports.provenance import Facts, StageFact
 from tasks.core.reports.report import Results, summary_markdown, write_report
-from tasks.core.reports.sprites import confident_mistakes, row_uri, sheet_of
+from tasks.core.reports.sprites import row_data_uri, sprite_sheet
 
 SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 FACTS = Facts(
@@ -40,7 +40,7 @@ FACTS = Facts(
             artifact="weights/3fa9c0ffee12",
             inputs=("dataset",),
             seconds=93.2,
-            made_at="2026-11-23T23:35:39+00:00",
+            built_at="2026-11-23T23:35:39+00:00",
         ),
     ),
     command="python flows/cifar_flow.py --recipe tutorial --seed 1 --device cpu",
@@ -51,7 +51,7 @@ CLASSES = ("plane", "car", "bird")
 
 
 class Page(HTMLParser):
-    """What a browser would make of the page: its elements and its visible text."""
+    """The elements and the visible text of the page, as a browser parses them."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -76,12 +76,11 @@ def make_dataset(classes: tuple[str, ...] = CLASSES, test_images: int = 30, kind
     images = rng.integers(0, 256, (40 + test_images, 3, 32, 32), dtype=np.uint8)
     labels = (np.arange(40 + test_images) % len(classes)).astype(np.uint8)
     identity = Identity(kind=kind, name="tiny", sha256=SHA256)
-    description = Description(identity=identity, classes=classes, normalization=Normalization())
-    return Dataset(description, images[:40], labels[:40], images[40:], labels[40:])
+    return Dataset(identity, classes, Normalization(), images[:40], labels[:40], images[40:], labels[40:])
 
 
 def make_predictions(dataset: Dataset, wrong_every: int | None = 4) -> pd.DataFrame:
-    """Every n-th image is taken for the next class; the later an image, the surer the network."""
+    """Every n-th prediction is wrong; the confidence increases with the index."""
     labels, index = dataset.test_labels.astype(int), np.arange(len(dataset.test_labels))
     wrong = index % wrong_every == 0 if wrong_every else np.zeros(len(index), bool)
     confidence = 0.6 + index / 10_000
@@ -98,9 +97,9 @@ def make_checks(dataset: Dataset) -> DataChecks:
     images = {"brightness": spread, "contrast": spread, "per_class": dict.fromkeys(dataset.classes, 2)}
     return DataChecks(
         dataset=dataset.identity,
-        generated_images=dataset.identity.generated,
-        train=PartChecks(images=len(dataset.train_labels), **images),
-        test=PartChecks(images=len(dataset.test_labels), **images),
+        generated_images=dataset.identity.is_generated,
+        train=SplitChecks(images=len(dataset.train_labels), **images),
+        test=SplitChecks(images=len(dataset.test_labels), **images),
         exact_duplicates=PairCounts(**dict.fromkeys(pairs, 0)),
         near_duplicates=NearDuplicates(**dict.fromkeys(pairs, 1234), complete=True),
         test_images_in_training=2,
@@ -130,17 +129,17 @@ def make_training(losses: tuple[float, ...] = (2.2, 1.9, 1.6, 1.4)) -> pd.DataFr
 
 def results_of(dataset: Dataset, wrong_every: int | None = 4) -> Results:
     predictions = make_predictions(dataset, wrong_every)
-    tally = Tally(len(dataset.classes))
+    accumulator = ScoreAccumulator(len(dataset.classes))
     columns = [f"prob_{name}" for name in dataset.classes]
-    tally.add(dataset.test_labels.astype(np.intp), predictions[columns].to_numpy(np.float32))
+    accumulator.add(dataset.test_labels.astype(np.intp), predictions[columns].to_numpy(np.float32))
     return Results(
         dataset=dataset,
         checks=make_checks(dataset),
         training=make_training(),
         predictions=predictions,
         per_class=make_per_class(predictions),
-        calibration=calibration_table(tally.bins()).to_pandas(),
-        scores=tally.scores(),
+        calibration=calibration_table(accumulator.bins).to_pandas(),
+        scores=accumulator.scores(),
     )
 
 
@@ -157,7 +156,7 @@ def test_equal_arguments_give_equal_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_page_loads_nothing_from_outside(tmp_path: Path) -> None:
+def test_page_loads_no_other_files(tmp_path: Path) -> None:
     page = report(tmp_path, make_dataset())
     assert not {"link", "iframe", "object", "embed", "base"} & set(page.tags())
     assert [attributes.get("type") for tag, attributes in page.elements if tag == "script"] == [
@@ -168,7 +167,7 @@ def test_page_loads_nothing_from_outside(tmp_path: Path) -> None:
         value or ""
         for _, attributes in page.elements
         for name, value in attributes.items()
-        if name != "href" or "version" not in (attributes.get("class") or "")  # links to look at, which load nothing
+        if name != "href" or "version" not in (attributes.get("class") or "")  # links load nothing
         if name in ("src", "href", "xlink:href", "srcset", "poster", "data")
     ]
     assert references
@@ -184,7 +183,7 @@ def test_page_shows_what_the_tutorial_shows(tmp_path: Path) -> None:
     assert "Training images: " in page.source
 
 
-def test_verdict_names_accuracy_interval_recipe_and_promotion(tmp_path: Path) -> None:
+def test_page_has_accuracy_interval_recipe_and_verdict(tmp_path: Path) -> None:
     text = " ".join(report(tmp_path, make_dataset()).text.split())
     low, high = wilson_interval(22, 30)
     assert (
@@ -194,7 +193,7 @@ def test_verdict_names_accuracy_interval_recipe_and_promotion(tmp_path: Path) ->
     assert "Promoted when it finished: Nothing was promoted before." in text
 
 
-def test_generated_images_are_labelled_loudly(tmp_path: Path) -> None:
+def test_generated_images_are_labelled(tmp_path: Path) -> None:
     generated = report(tmp_path / "generated", make_dataset(kind="generated"))
     archive = report(tmp_path / "archive", make_dataset(kind="archive"))
     assert "GENERATED IMAGES, NOT CIFAR-10" in generated.text
@@ -205,7 +204,7 @@ def test_generated_images_are_labelled_loudly(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "pinned", "warned"), [("archive", False, True), ("archive", True, False), ("official", False, False)]
 )
-def test_unpinned_archive_of_ones_own_is_called_unverified(
+def test_own_archive_without_sha256_is_called_unverified(
     tmp_path: Path, kind: Kind, pinned: bool, warned: bool
 ) -> None:
     page = report(tmp_path, make_dataset(kind=kind), facts=FACTS.model_copy(update={"pinned": pinned}))
@@ -228,7 +227,7 @@ def make_per_class_of(classes: tuple[str, ...]) -> pd.DataFrame:
     return make_per_class(make_predictions(make_dataset(classes)))
 
 
-def test_two_classes_three_images_and_no_mistakes_make_a_report(tmp_path: Path) -> None:
+def test_report_of_two_classes_and_no_mistakes(tmp_path: Path) -> None:
     page = report(tmp_path, make_dataset(("cat", "dog"), test_images=3), wrong_every=None)
     assert "every test image was predicted correctly" in page.text
     assert "GroundTruth: cat dog cat" in page.text
@@ -242,39 +241,39 @@ def test_classes_without_test_images_have_no_numbers(tmp_path: Path) -> None:
     assert "None" not in page.text
 
 
-def test_256_classes_stay_under_three_megabytes(tmp_path: Path) -> None:
+def test_report_of_256_classes_is_below_3_mb(tmp_path: Path) -> None:
     report(tmp_path, make_dataset(tuple(f"class number {number}" for number in range(256)), test_images=2_500))
     assert (tmp_path / "report.html").stat().st_size < 3_000_000
 
 
-def test_the_images_to_look_through_are_of_every_cell_of_the_confusion_matrix(
+def test_gallery_samples_every_cell_of_the_confusion_matrix(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gallery, "MOST_IMAGES", 12)
+    monkeypatch.setattr(gallery, "MAX_IMAGES", 12)
     dataset = make_dataset(test_images=300)
     predictions = make_predictions(dataset, wrong_every=50)
-    found = gallery.make_gallery(dataset, predictions)
-    pairs = {(image.label, image.predicted) for image in found.images}
+    shown = gallery.make_gallery(dataset, predictions)
+    pairs = {(image.label, image.predicted) for image in shown.images}
 
     assert pairs == {*zip(predictions["label"], predictions["predicted"], strict=True)}
-    assert {image.index for image in found.first} == {0, 1, 2, 3}
-    assert {image.index for image in found.first + found.mistakes + found.unsure} <= {i.index for i in found.images}
-    assert len(found.images) < 50
+    assert {image.index for image in shown.first} == {0, 1, 2, 3}
+    assert {image.index for image in shown.first + shown.mistakes + shown.unsure} <= {i.index for i in shown.images}
+    assert len(shown.images) < 50
 
 
-def test_images_in_a_row_lie_as_torchvision_lays_them_out() -> None:
+def test_image_rows_have_the_layout_of_torchvision() -> None:
     images = make_dataset().train_images[:8]
-    pixels = np.asarray(Image.open(BytesIO(b64decode(row_uri(images).partition(",")[2]))))
+    pixels = np.asarray(Image.open(BytesIO(b64decode(row_data_uri(images).partition(",")[2]))))
 
     assert np.array_equal(pixels[..., :3], make_grid(torch.from_numpy(images)).permute(1, 2, 0))
     alpha = make_grid(torch.full((8, 1, 32, 32), 255, dtype=torch.uint8))[0]
     assert np.array_equal(pixels[..., 3], alpha)
 
 
-def test_a_sheet_shows_each_image_at_its_place() -> None:
+def test_sprite_sheet_has_each_image_at_its_position() -> None:
     images = np.zeros((40, 3, 32, 32), np.uint8)
     images[37] = 255
-    sheet = sheet_of(images)
+    sheet = sprite_sheet(images)
     pixels = np.asarray(Image.open(BytesIO(b64decode(sheet.uri.partition(",")[2]))))
 
     assert (sheet.columns, sheet.rows, pixels.shape) == (32, 2, (64, 1024, 3))
@@ -282,7 +281,7 @@ def test_a_sheet_shows_each_image_at_its_place() -> None:
     assert pixels[16].max() < 5
 
 
-def test_confusion_matrix_has_truth_in_rows_and_counts_every_image(tmp_path: Path) -> None:
+def test_confusion_matrix_counts_images_with_truth_in_rows(tmp_path: Path) -> None:
     page = report(tmp_path, make_dataset(), wrong_every=3)
     matrix = page.source[page.source.index('<table class="heat') :]
     counts = [int(count) for count in re.findall(r"<td[^>]*>(\d+)</td>", matrix[: matrix.index("</table>")])]
@@ -290,7 +289,7 @@ def test_confusion_matrix_has_truth_in_rows_and_counts_every_image(tmp_path: Pat
 
 
 def test_most_confident_mistakes_come_first() -> None:
-    mistakes = confident_mistakes(make_predictions(make_dataset()), 3)
+    mistakes = gallery.confident_mistakes(make_predictions(make_dataset()), 3)
     assert mistakes["index"].tolist() == [28, 24, 20]
 
 
@@ -306,10 +305,10 @@ def test_metrics_agree_with_the_tables(tmp_path: Path) -> None:
     assert metrics["per_class"][metrics["worst_class"]] == per_class["accuracy"].min()
     assert metrics["final_loss"] == 1.4
     assert metrics["dataset"] == {"kind": "archive", "name": "tiny", "sha256": SHA256}
-    assert f"Best is {metrics['best_class']}" in " ".join(page.text.split())
+    assert f"The best class is {metrics['best_class']}" in " ".join(page.text.split())
 
 
-def test_markdown_summary_says_what_the_page_says(tmp_path: Path) -> None:
+def test_markdown_summary_has_the_numbers_of_the_page(tmp_path: Path) -> None:
     report(tmp_path, make_dataset(("<b>", "dog"), kind="generated"))
     summary = summary_markdown(json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")))
     assert "**73.3% accuracy**" in summary
@@ -318,7 +317,7 @@ def test_markdown_summary_says_what_the_page_says(tmp_path: Path) -> None:
     assert "<b>" not in summary
 
 
-def test_charts_follow_the_colour_of_the_page_and_say_what_they_show() -> None:
+def test_charts_take_the_color_of_the_page_and_have_a_label() -> None:
     results = results_of(make_dataset())
     training = results.training
     for chart in (
@@ -335,16 +334,16 @@ def test_charts_follow_the_colour_of_the_page_and_say_what_they_show() -> None:
         assert root.get("aria-label")
 
 
-def test_ids_of_a_page_are_unique(tmp_path: Path) -> None:
+def test_page_ids_are_unique(tmp_path: Path) -> None:
     page = report(tmp_path, make_dataset())
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
 
 
-def test_page_sums_up_the_data_checks(tmp_path: Path) -> None:
+def test_page_summarizes_the_data_checks(tmp_path: Path) -> None:
     text = " ".join(report(tmp_path, make_dataset()).text.split())
     assert "Near-duplicates show the same picture" in text
-    assert "3,702 pairs: 1,234 within training, 1,234 within test, 1,234 across; 1,234 with two labels" in text
+    assert "3,702 pairs: 1,234 within training, 1,234 within test, 1,234 across; 1,234 with different labels" in text
 
 
 def test_unknown_fact_is_refused() -> None:

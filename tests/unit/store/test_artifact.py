@@ -1,13 +1,14 @@
-"""Keys: what makes another version, and why something is made, in words."""
+"""Keys: which ingredients change the version, and the reason for a rebuild."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_artifacts import quiet, stage_of
+from log_lines import logged_lines
+from tiny_artifacts import build_of
 
 from tasks.core.store import Store, open_store
-from tasks.core.store.artifact import Key, explain_miss
+from tasks.core.store.artifact import Build, Key, explain_miss
 
 PAYLOAD = {"a.bin": b"the bytes of a"}
 
@@ -47,12 +48,12 @@ BEFORE: dict[str, Any] = {
 }
 
 
-def said(store: Store, **ingredients: Any) -> str:
-    """What the store says about making x of these ingredients."""
-    log: list[str] = []
-    store.get_or_create(stage_of(PAYLOAD, **ingredients), log.append)
-    [line] = log
-    return line.removeprefix("x runs ")
+def logged_reason(store: Store, **ingredients: Any) -> str:
+    """The logged reason for building x from these ingredients."""
+    with logged_lines() as lines:
+        store.get_or_create(build_of(PAYLOAD, **ingredients))
+    [line] = lines
+    return line.removeprefix("x: ")
 
 
 def changed(ingredient: str, **values: Any) -> dict[str, Any]:
@@ -62,8 +63,8 @@ def changed(ingredient: str, **values: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("ingredients", "words"),
     [
-        (changed("settings", recipe={"epochs": 3, "momentum": 0.9}), "recipe.epochs 2 → 3"),
-        (changed("settings", seed=7), "seed 1 → 7"),
+        (changed("settings", recipe={"epochs": 3, "momentum": 0.9}), "recipe.epochs changed from 2 to 3"),
+        (changed("settings", seed=7), "seed changed from 1 to 7"),
         (changed("settings", warmup=5), "warmup added"),
         (BEFORE | {"settings": {"seed": 1}}, "recipe.epochs removed, recipe.momentum removed"),
         (
@@ -79,39 +80,41 @@ def changed(ingredient: str, **values: Any) -> dict[str, Any]:
             "code tasks/core/models/tutorial_net.py: Net removed",
         ),
         (changed("inputs", dataset="77b0"), "input dataset changed"),
-        (changed("environment", torch="2.15.0"), "torch 2.11.0 → 2.15.0"),
+        (changed("environment", torch="2.15.0"), "torch changed from 2.11.0 to 2.15.0"),
         (
             changed("settings", seed=2) | {"inputs": {"dataset": "77b0"}},
-            "input dataset changed, seed 1 → 2",
+            "input dataset changed, seed changed from 1 to 2",
         ),
     ],
 )
-def test_the_store_says_what_differs_from_before(store: Store, ingredients: dict[str, Any], words: str) -> None:
-    assert said(store, **BEFORE) == "for the first time"
+def test_the_rebuild_reason_names_each_difference(store: Store, ingredients: dict[str, Any], words: str) -> None:
+    assert logged_reason(store, **BEFORE) == "building for the first time"
 
-    assert said(store, **ingredients) == f"again: {words}"
-
-
-def test_a_stage_is_named_by_its_task(store: Store) -> None:
-    log: list[str] = []
-    stage = stage_of(PAYLOAD)
-
-    store.get_or_create(type(stage)(stage.key, stage.build, task="train"), log.append)
-
-    assert log == ["train runs for the first time"]
+    assert logged_reason(store, **ingredients) == f"rebuilding, {words}"
 
 
-def test_other_artifacts_are_no_earlier_versions(store: Store) -> None:
-    store.get_or_create(stage_of(PAYLOAD, "y", settings={"seed": 1}), quiet)
+def test_a_build_is_logged_by_its_task(store: Store, log: list[str]) -> None:
+    build = build_of(PAYLOAD)
 
-    assert said(store, settings={"seed": 2}) == "for the first time"
+    store.get_or_create(Build(build.key, build.fill, task="train"))
+
+    assert log == ["train: building for the first time"]
 
 
-def test_the_reason_is_told_from_the_nearest_earlier_version(store: Store) -> None:
-    said(store, settings={"seed": 1, "epochs": 2, "batch_size": 4})
-    said(store, settings={"seed": 5, "epochs": 9, "batch_size": 64})
+def test_other_artifacts_do_not_count_as_earlier_versions(store: Store) -> None:
+    store.get_or_create(build_of(PAYLOAD, "y", settings={"seed": 1}))
 
-    assert said(store, settings={"seed": 1, "epochs": 2, "batch_size": 8}) == "again: batch_size 4 → 8"
+    assert logged_reason(store, settings={"seed": 2}) == "building for the first time"
+
+
+def test_the_reason_compares_with_the_most_similar_version(store: Store) -> None:
+    logged_reason(store, settings={"seed": 1, "epochs": 2, "batch_size": 4})
+    logged_reason(store, settings={"seed": 5, "epochs": 9, "batch_size": 64})
+
+    assert (
+        logged_reason(store, settings={"seed": 1, "epochs": 2, "batch_size": 8})
+        == "rebuilding, batch_size changed from 4 to 8"
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,6 +130,6 @@ def test_the_reason_is_told_from_the_nearest_earlier_version(store: Store) -> No
     ids=["other type", "empty group", "setting named like a fact of the environment"],
 )
 def test_there_is_always_a_reason(before: dict[str, Any], after: dict[str, Any], store: Store) -> None:
-    store.get_or_create(stage_of(PAYLOAD, **before), quiet)
+    store.get_or_create(build_of(PAYLOAD, **before))
 
     assert explain_miss(Key(name="x", **after), store.manifests("x"))

@@ -1,9 +1,9 @@
-"""The log of promotions: what follows from it, and what a power cut may do to it where it is a file."""
+"""The promotion log: promoted and rolled back runs, and torn lines after a power cut."""
 
 import json
 
 import pytest
-from places import BUCKET_BY_SOAK, Place
+from places import BUCKET_IN_SOAK, Place
 from promotions import actions, files_of, finished, root_files
 from tiny_artifacts import finished_run
 
@@ -12,15 +12,17 @@ from tasks.core.store.promotion_log import LogEntry, rollback_reasons, standing_
 
 def entries(*lines: str) -> list[LogEntry]:
     """A log from lines like `promote a`, `refuse b` and `rollback a instead of c`."""
-    found = []
+    log_entries = []
     for line in lines:
         action, run, *rest = line.split()
-        found.append(LogEntry(action=action, run=run, at="", who="", why=line, instead_of=rest[-1] if rest else None))
-    return found
+        log_entries.append(
+            LogEntry(action=action, run=run, at="", who="", why=line, instead_of=rest[-1] if rest else None)
+        )
+    return log_entries
 
 
 @pytest.mark.parametrize(
-    ("lines", "standing", "rolled_back_run"),
+    ("lines", "standing", "rolled_back"),
     [
         ([], [], []),
         (["refuse a"], [], []),
@@ -42,22 +44,22 @@ def entries(*lines: str) -> list[LogEntry]:
         ),
     ],
 )
-def test_who_is_in_good_standing_and_who_was_given_up_follows_from_the_log(
-    lines: list[str], standing: list[str], rolled_back_run: list[str]
+def test_promoted_and_rolled_back_runs_follow_from_the_log(
+    lines: list[str], standing: list[str], rolled_back: list[str]
 ) -> None:
     log = entries(*lines)
 
     assert standing_runs(log) == standing
-    assert list(rollback_reasons(log)) == rolled_back_run
+    assert list(rollback_reasons(log)) == rolled_back
     assert all(f"instead of {run}" in why for run, why in rollback_reasons(log).items())
 
 
-# What a power cut may leave of it
+# Torn lines after a power cut
 
 
-@BUCKET_BY_SOAK
+@BUCKET_IN_SOAK
 @pytest.mark.parametrize("left", [0.1, 0.5, 0.99])
-def test_a_torn_last_line_of_the_log_costs_that_line_only(place: Place, left: float) -> None:
+def test_a_torn_last_line_loses_only_itself(place: Place, left: float) -> None:
     finished(place, "one")
     finished_run(place.location, "two", policy="never")
     lines = place.read("promotions.jsonl").splitlines(keepends=True)
@@ -72,9 +74,9 @@ def test_a_torn_last_line_of_the_log_costs_that_line_only(place: Place, left: fl
     assert json.loads(third)["action"] == "promote"
 
 
-@BUCKET_BY_SOAK
+@BUCKET_IN_SOAK
 @pytest.mark.parametrize("left", [0, 0.5, 0.99])
-def test_the_torn_line_of_the_current_promotion_is_written_again(place: Place, left: float) -> None:
+def test_the_torn_line_of_the_current_promotion_is_restored(place: Place, left: float) -> None:
     [record] = finished(place, "one")
     whole = place.read("promotions.jsonl")
     place.write("promotions.jsonl", whole[: int(len(whole) * left)])
@@ -88,8 +90,8 @@ def test_the_torn_line_of_the_current_promotion_is_written_again(place: Place, l
     assert len(lines) == (1 if left == 0 else 2)
 
 
-@BUCKET_BY_SOAK
-def test_a_line_that_lacks_only_its_end_is_not_written_twice(place: Place) -> None:
+@BUCKET_IN_SOAK
+def test_a_line_without_its_newline_is_not_written_twice(place: Place) -> None:
     finished(place, "one")
     place.write("promotions.jsonl", place.read("promotions.jsonl").rstrip(b"\n"))
 
@@ -98,7 +100,7 @@ def test_a_line_that_lacks_only_its_end_is_not_written_twice(place: Place) -> No
     assert actions(place) == ["promote", "promote"]
 
 
-@BUCKET_BY_SOAK
+@BUCKET_IN_SOAK
 @pytest.mark.parametrize("garbage", [b"\0" * 40, b"\xff\xfe\x80"], ids=["zeros", "no text"])
 def test_garbage_at_the_end_of_the_log_does_not_stop_promotions(place: Place, garbage: bytes) -> None:
     finished(place, "one")

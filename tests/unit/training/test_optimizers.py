@@ -1,4 +1,4 @@
-"""Optimizers and learning rates, as recipes name them."""
+"""Optimizers and learning rates, by the names in recipes."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from tasks.core.models.factory import init_network
 from tasks.core.recipes import RECIPES, Recipe
 from tasks.core.training.muon import Muon, orthogonalize
-from tasks.core.training.optimizers import new_optimizer, rate_factor, set_rate
+from tasks.core.training.optimizers import build_optimizer, rate_factor, set_learning_rate
 
 FAST = RECIPES["fast"]
 
@@ -23,25 +23,25 @@ def random_matrix(rows: int, columns: int) -> Tensor:
 # Learning rates
 
 
-def test_a_constant_rate_stays() -> None:
+def test_a_constant_rate_stays_constant() -> None:
     assert {rate_factor(recipe(schedule="constant"), step, 10) for step in range(10)} == {1.0}
 
 
-def test_a_linear_rate_begins_whole_and_ends_near_zero() -> None:
+def test_a_linear_rate_falls_to_near_zero() -> None:
     factors = [rate_factor(recipe(schedule="linear"), step, 10) for step in range(10)]
     assert factors == pytest.approx([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
 
 
-def test_a_one_cycle_rate_climbs_for_a_fifth_of_the_steps_and_ends_right_before_zero() -> None:
+def test_a_one_cycle_rate_rises_for_a_fifth_of_the_steps_then_falls() -> None:
     factors = [rate_factor(recipe(schedule="one-cycle"), step, 9) for step in range(9)]
     assert factors == pytest.approx([0.5, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
 
 
-def test_a_rate_scales_every_group_and_follows_from_the_step_alone() -> None:
-    optimizer = new_optimizer(init_network(FAST.model, 10, seed=1), FAST)
+def test_a_rate_scales_every_group_and_depends_on_the_step_only() -> None:
+    optimizer = build_optimizer(init_network(FAST.model, 10, seed=1), FAST)
     first = [group["lr"] for group in optimizer.param_groups]
-    set_rate(optimizer, FAST, 7, 10)
-    set_rate(optimizer, FAST, 5, 10)
+    set_learning_rate(optimizer, FAST, 7, 10)
+    set_learning_rate(optimizer, FAST, 5, 10)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([rate / 2 for rate in first])
 
 
@@ -50,7 +50,7 @@ def test_a_rate_scales_every_group_and_follows_from_the_step_alone() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("shape", [(6, 40), (40, 6), (16, 16)])
-def test_directions_come_out_nearly_orthogonal(shape: tuple[int, int], dtype: torch.dtype) -> None:
+def test_directions_become_nearly_orthogonal(shape: tuple[int, int], dtype: torch.dtype) -> None:
     before, after = (
         torch.linalg.svdvals(each)
         for each in (random_matrix(*shape), orthogonalize(random_matrix(*shape)[None], dtype)[0])
@@ -61,9 +61,9 @@ def test_directions_come_out_nearly_orthogonal(shape: tuple[int, int], dtype: to
     assert before.max() / before.median() > after.max() / after.median()
 
 
-def test_filters_keep_a_mean_length_of_one_and_the_rest_moves_by_plain_nesterov_momentum() -> None:
+def test_filters_keep_their_norm_and_the_head_has_nesterov_momentum() -> None:
     network = init_network(FAST.model, 10, seed=1)
-    muon = new_optimizer(network, FAST)
+    muon = build_optimizer(network, FAST)
     head = nn.Parameter(network.head.weight.detach().clone())  # type: ignore[union-attr,operator]
     sgd = torch.optim.SGD([head], lr=335.0, momentum=0.85, nesterov=True, weight_decay=FAST.weight_decay / 335.0)
     inputs, targets = torch.rand(8, 3, 32, 32), torch.arange(8)
@@ -80,7 +80,7 @@ def test_filters_keep_a_mean_length_of_one_and_the_rest_moves_by_plain_nesterov_
     torch.testing.assert_close(network.head.weight, head)  # type: ignore[union-attr]
 
 
-def test_muon_goes_on_from_its_state_as_if_nothing_had_happened() -> None:
+def test_muon_continues_from_its_state_bit_for_bit() -> None:
     def stepped(weight: nn.Parameter, optimizer: Muon, steps: range) -> None:
         for step in steps:
             weight.grad = random_matrix(4, 12).view(4, 3, 2, 2) + step
@@ -102,7 +102,7 @@ def test_muon_goes_on_from_its_state_as_if_nothing_had_happened() -> None:
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_what_is_no_filter_moves_as_torchs_sgd_moves_it(nesterov: bool) -> None:
+def test_other_parameters_move_as_by_torchs_sgd(nesterov: bool) -> None:
     ours, theirs = (nn.Parameter(torch.ones(3)) for _ in range(2))
     muon = Muon([{"params": [ours], "lr": 0.1}], momentum=0.6, dtype=torch.float32, nesterov=nesterov)
     sgd = torch.optim.SGD([theirs], lr=0.1, momentum=0.6, nesterov=nesterov)
@@ -113,7 +113,7 @@ def test_what_is_no_filter_moves_as_torchs_sgd_moves_it(nesterov: bool) -> None:
     torch.testing.assert_close(ours, theirs)
 
 
-def test_filters_that_begin_as_zeros_are_trained() -> None:
+def test_filters_that_start_as_zeros_are_trained() -> None:
     filters = nn.Parameter(torch.zeros(4, 3, 2, 2))
     filters.grad = random_matrix(4, 12).view(4, 3, 2, 2)
     Muon([{"params": [filters], "lr": 0.1, "orthogonal": True}], momentum=0.6, dtype=torch.float32).step()
@@ -121,7 +121,7 @@ def test_filters_that_begin_as_zeros_are_trained() -> None:
     assert filters.flatten(1).norm(dim=1).min() > 0.05
 
 
-def test_filters_that_a_step_did_not_use_stay_as_they_are() -> None:
+def test_filters_without_a_gradient_stay_unchanged() -> None:
     used, idle = (nn.Parameter(random_matrix(4, 12).view(4, 3, 2, 2)) for _ in range(2))
     group = {"params": [used, idle], "lr": 0.1, "orthogonal": True}
     used.grad = random_matrix(4, 12).view(4, 3, 2, 2)
@@ -130,8 +130,8 @@ def test_filters_that_a_step_did_not_use_stay_as_they_are() -> None:
     assert torch.equal(idle, random_matrix(4, 12).view(4, 3, 2, 2))
 
 
-def test_what_is_not_trained_is_left_alone() -> None:
+def test_frozen_weights_are_not_in_the_optimizer() -> None:
     network = init_network(FAST.model, 10, seed=1)
-    params = [each for group in new_optimizer(network, FAST).param_groups for each in group["params"]]
+    params = [each for group in build_optimizer(network, FAST).param_groups for each in group["params"]]
     assert {id(each) for each in params} == {id(each) for each in network.parameters() if each.requires_grad}
     assert all(each is not network.whitening.weight for each in params)  # type: ignore[union-attr]

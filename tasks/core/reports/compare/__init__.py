@@ -1,1 +1,1 @@
-"""The comparison of several runs on the same test images."""
+"""Comparison of runs on the same test images."""

@@ -1,21 +1,21 @@
-"""The images that one of two runs gets right and the other one wrong, both ways, on one sheet."""
+"""The images that exactly one of two runs gets right."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tasks.core.data.dataset import Dataset, copy_images
-from tasks.core.reports.sprites import Sheet, sheet_of
+from tasks.core.reports.sprites import SpriteSheet, sprite_sheet
 
-MOST_IMAGES = 60
-AT_ONCE = 12  # the rest of them is folded away
+MAX_IMAGES = 60
+UNFOLDED_IMAGES = 12
 
 
 class Answer(NamedTuple):
-    """What one of the runs made of an image."""
+    """The prediction of one run for an image."""
 
     letter: str
     predicted: str
@@ -25,62 +25,51 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Flip:
-    """One test image, its place on the sheet, and both answers."""
+    """One test image, its position on the sprite sheet, and both predictions."""
 
     index: int
-    place: int
+    position: int
     label: str
     answers: tuple[Answer, ...]
 
 
 @dataclass(frozen=True)
 class Flips:
-    """Both ways at most `MOST_IMAGES`, where the second is surest of its answer first; equal ones as in the test set.
+    """The flipped images: at most `MAX_IMAGES` that the second run fixed, and as many that it broke."""
 
-    Predictions are tables of the same images in the same order.
+    fixed: list[Flip]
+    broken: list[Flip]
+    sheet: SpriteSheet
+
+
+def find_flips(dataset: Dataset, letters: tuple[str, str], first: pd.DataFrame, second: pd.DataFrame) -> Flips:
+    """Find the flipped images, the most confident predictions of the second run first; ties are in test set order.
+
+    Args:
+        letters: The names of the two runs.
+        first, second: Their predictions for the same images in the same order.
     """
+    confidence = second["confidence"].to_numpy()
+    fixed = _flipped_rows(right=second, wrong=first, confidence=confidence)
+    broken = _flipped_rows(right=first, wrong=second, confidence=confidence)
+    tables = dict(zip(letters, (first, second), strict=True))
+    rows = [*fixed, *broken]
+    flips = [_flip(row, position, tables) for position, row in enumerate(rows)]
+    images = copy_images(dataset.test_images, first["index"].to_numpy()[rows])
+    return Flips(fixed=flips[: len(fixed)], broken=flips[len(fixed) :], sheet=sprite_sheet(images))
 
-    dataset: Dataset
-    letters: tuple[str, str]
-    first: pd.DataFrame
-    second: pd.DataFrame
 
-    @cached_property
-    def fixed(self) -> list[Flip]:
-        return [self._flip(row, place) for place, row in enumerate(self._fixed)]
+def _flipped_rows(right: pd.DataFrame, wrong: pd.DataFrame, confidence: NDArray[np.float32]) -> list[int]:
+    rows = np.flatnonzero(right["correct"].to_numpy(bool) & ~wrong["correct"].to_numpy(bool))
+    order = np.argsort(-confidence[rows], kind="stable")
+    most_confident: list[int] = rows[order][:MAX_IMAGES].tolist()
+    return most_confident
 
-    @cached_property
-    def broken(self) -> list[Flip]:
-        return [self._flip(row, place) for place, row in enumerate(self._broken, len(self._fixed))]
 
-    @cached_property
-    def sheet(self) -> Sheet:
-        rows = [*self._fixed, *self._broken]
-        return sheet_of(copy_images(self.dataset.test_images, self.first["index"].to_numpy()[rows]))
-
-    @cached_property
-    def _fixed(self) -> list[int]:
-        return self._surest(right=self.second, wrong=self.first)
-
-    @cached_property
-    def _broken(self) -> list[int]:
-        return self._surest(right=self.first, wrong=self.second)
-
-    def _surest(self, right: pd.DataFrame, wrong: pd.DataFrame) -> list[int]:
-        rows = np.flatnonzero(right["correct"].to_numpy(bool) & ~wrong["correct"].to_numpy(bool))
-        order = np.argsort(-self.second["confidence"].to_numpy()[rows], kind="stable")
-        surest: list[int] = rows[order][:MOST_IMAGES].tolist()
-        return surest
-
-    def _flip(self, row: int, place: int) -> Flip:
-        tables = zip(self.letters, (self.first, self.second), strict=True)
-        said = [(letter, table.iloc[row]) for letter, table in tables]
-        return Flip(
-            index=int(self.first["index"].iloc[row]),
-            place=place,
-            label=str(self.first["label"].iloc[row]),
-            answers=tuple(
-                Answer(letter, str(answer["predicted"]), float(answer["confidence"]), bool(answer["correct"]))
-                for letter, answer in said
-            ),
-        )
+def _flip(row: int, position: int, tables: dict[str, pd.DataFrame]) -> Flip:
+    answers = []
+    for letter, table in tables.items():
+        answer = table.iloc[row]
+        answers.append(Answer(letter, str(answer["predicted"]), float(answer["confidence"]), bool(answer["correct"])))
+    image = next(iter(tables.values())).iloc[row]
+    return Flip(index=int(image["index"]), position=position, label=str(image["label"]), answers=tuple(answers))

@@ -1,4 +1,4 @@
-"""How a comparison is said: the same on the page, in Prefect's UI and in the log."""
+"""The texts of a comparison: the same on the page, in Prefect's UI and in the log."""
 
 from collections.abc import Iterator
 from html import escape
@@ -9,123 +9,119 @@ from tasks.core.reports.compare.provenance_diff import Setting
 from tasks.core.reports.compare.summary import Change, RunFacts, Summary, Verdict
 from tasks.core.reports.html import interval, percent
 
-SHARES = ("accuracy", "expected_calibration_error")  # the scores that are told in percent, and changes in points
-CLAUSES: dict[Verdict, str] = {
+PERCENT_SCORES = ("accuracy", "expected_calibration_error")  # in percent; their changes are in points
+VERDICTS: dict[Verdict, str] = {
     "better": "{} is more accurate than {}",
     "worse": "{} is less accurate than {}",
     "undecided": "{} and {} are not distinguishable in accuracy",
     "same answers": "{} and {} give the same answer for every image",
 }
-NOT_CIFAR10 = "GENERATED IMAGES, NOT CIFAR-10: no number here says anything about CIFAR-10"
+GENERATED_IMAGES = "GENERATED IMAGES, NOT CIFAR-10: this comparison does not apply to CIFAR-10"
 
 
 def verdicts(summary: Summary) -> str:
-    """One clause a run, as in: B is more accurate than A, C and A are not distinguishable in accuracy."""
+    """One clause for each run: B is more accurate than A, C and A are not distinguishable in accuracy."""
     first = summary.runs[0].letter
-    return ", ".join(CLAUSES[change.verdict].format(change.letter, first) for change in summary.changes)
+    return ", ".join(VERDICTS[change.verdict].format(change.letter, first) for change in summary.changes)
 
 
 def evidence(outcome: PairedOutcome) -> str:
+    """The numbers behind a verdict."""
     return (
         f"{signed(100 * outcome.difference.value)} points of accuracy "
-        f"(95% interval {points(outcome.difference)}), McNemar p {outcome.mcnemar_p:.2g}: "
+        f"(95% interval {points_interval(outcome.difference)}), McNemar p {outcome.mcnemar_p:.2g}: "
         f"{outcome.fixed:,} images fixed and {outcome.broken:,} broken of {outcome.images:,}"
     )
 
 
-def lines(summary: Summary) -> Iterator[str]:
-    """A few lines for the log."""
+def log_lines(summary: Summary) -> Iterator[str]:
     for run in summary.runs:
-        yield f"{run.letter}: run {run.run}, {run_accuracy(run)}"
+        accuracy = run.scores["accuracy"]
+        limits = interval(accuracy.low, accuracy.high)
+        yield f"compare: {run.letter} is run {run.run}, {percent(accuracy.value)} accuracy (95% interval {limits})"
     for change in summary.changes:
-        yield f"{change.letter} against {summary.runs[0].letter}: {evidence(change.comparison)}"
-    yield verdicts(summary)
+        yield f"compare: {change.letter} against {summary.runs[0].letter}: {evidence(change.comparison)}"
+    yield f"compare: {verdicts(summary)}"
     if summary.generated_images:
-        yield NOT_CIFAR10
+        yield f"compare: {GENERATED_IMAGES}"
 
 
 def markdown(summary: Summary) -> str:
-    """The same as a table, for Prefect's UI."""
+    """The comparison as a table for Prefect's UI."""
     changes: list[Change | None] = [None, *summary.changes]
     rows = [
         ("run", "accuracy", "change", "95% interval", "McNemar p", "fixed", "broken", "log loss", "calibration error"),
         ("---", *["---:"] * 8),
-        *(_row(run, change) for run, change in zip(summary.runs, changes, strict=True)),
+        *(_markdown_row(run, change) for run, change in zip(summary.runs, changes, strict=True)),
     ]
     names = ", ".join(setting_name(setting.name) for setting in summary.differences.settings)
+    code = f"; {len(summary.differences.code):,} symbols of the code" if summary.differences.code else ""
     parts = [
-        *([f"**{NOT_CIFAR10}**"] if summary.generated_images else []),
+        *([f"**{GENERATED_IMAGES}**"] if summary.generated_images else []),
         f"**{verdicts(summary)}**, on {summary.images:,} test images of {summary.dataset.name}.",
         "\n".join(f"| {' | '.join(cells)} |" for cells in rows),
-        f"Differing: {names or 'no setting'}"
-        + (f"; {len(summary.differences.code):,} symbols of the code" if summary.differences.code else "")
-        + ". Changes are against the first run, in points of accuracy.",
+        f"Differences: {names or 'no setting'}{code}. Changes are against the first run, in points of accuracy.",
     ]
     return "\n\n".join(escape(part, quote=False) for part in parts)
 
 
-def moved(classes: tuple[ClassComparison, ...]) -> list[ClassComparison]:
-    """The classes whose change is more than chance, as far as each interval for itself tells; the largest first."""
-    found = [each for each in classes if each.difference.low > 0 or each.difference.high < 0]
-    return sorted(found, key=lambda each: -abs(each.difference.value))
+def _markdown_row(run: RunFacts, change: Change | None) -> tuple[str, ...]:
+    outcome = change.comparison if change else None
+    return (
+        f"{run.letter}: `{run.run}`",
+        percent(run.scores["accuracy"].value),
+        signed(100 * outcome.difference.value) if outcome else "",
+        points_interval(outcome.difference) if outcome else "",
+        f"{outcome.mcnemar_p:.2g}" if outcome else "",
+        f"{outcome.fixed:,}" if outcome else "",
+        f"{outcome.broken:,}" if outcome else "",
+        score("log_loss", run.scores["log_loss"]),
+        score("expected_calibration_error", run.scores["expected_calibration_error"]),
+    )
 
 
-def run_accuracy(run: RunFacts) -> str:
-    found = run.scores["accuracy"]
-    return f"{percent(found.value)} accuracy (95% interval {interval(found.low, found.high)})"
+def changed_classes(classes: tuple[ClassComparison, ...]) -> list[ClassComparison]:
+    """The classes whose interval excludes 0, the largest change first."""
+    changed = [each for each in classes if each.difference.low > 0 or each.difference.high < 0]
+    return sorted(changed, key=lambda each: -abs(each.difference.value))
 
 
-def score(name: str, found: Estimate) -> str:
-    return percent(found.value) if name in SHARES else f"{found.value:.3f}"
+def score(name: str, estimate: Estimate) -> str:
+    return percent(estimate.value) if name in PERCENT_SCORES else f"{estimate.value:.3f}"
 
 
-def score_interval(name: str, found: Estimate) -> str:
-    if name in SHARES:
-        return interval(found.low, found.high)
-    return "–" if found.low is None or found.high is None else f"{found.low:.3f}–{found.high:.3f}"
+def score_interval(name: str, estimate: Estimate) -> str:
+    if name in PERCENT_SCORES:
+        return interval(estimate.low, estimate.high)
+    return "–" if estimate.low is None or estimate.high is None else f"{estimate.low:.3f}–{estimate.high:.3f}"
 
 
-def score_change(name: str, found: Estimate) -> str:
-    return signed(100 * found.value) if name in SHARES else signed(found.value, 3)
+def score_change(name: str, estimate: Estimate) -> str:
+    return signed(100 * estimate.value) if name in PERCENT_SCORES else signed(estimate.value, 3)
 
 
-def score_change_interval(name: str, found: Estimate) -> str:
-    if found.low is None or found.high is None:
+def score_change_interval(name: str, estimate: Estimate) -> str:
+    if name in PERCENT_SCORES or estimate.low is None or estimate.high is None:
+        return points_interval(estimate)
+    return f"{signed(estimate.low, 3)} to {signed(estimate.high, 3)}"
+
+
+def points_interval(estimate: Difference | Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
         return "–"
-    return points(found) if name in SHARES else f"{signed(found.low, 3)} to {signed(found.high, 3)}"
-
-
-def points(found: Difference | Estimate) -> str:
-    if found.low is None or found.high is None:
-        return "–"
-    return f"{signed(100 * found.low)} to {signed(100 * found.high)}"
+    return f"{signed(100 * estimate.low)} to {signed(100 * estimate.high)}"
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """With its sign, which is no hyphen."""
+    """A number with its sign; the minus sign is not a hyphen, and zero has none."""
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
 def setting_name(name: str) -> str:
-    """A dotted name as a person says it."""
+    """A dotted setting name as text: `recipe.learning_rate` becomes `learning rate`."""
     return {"recipe.name": "recipe"}.get(name, name.removeprefix("recipe.").replace("_", " ").replace(".", ": "))
 
 
 def setting_cells(setting: Setting) -> list[str]:
-    """Its name, and its value in each run."""
+    """The name of a setting, then its value in each run."""
     return [setting_name(setting.name), *("–" if value is None else str(value) for value in setting.values)]
-
-
-def _row(run: RunFacts, change: Change | None) -> tuple[str, ...]:
-    told = change.comparison if change else None
-    return (
-        f"{run.letter}: `{run.run}`",
-        percent(run.scores["accuracy"].value),
-        signed(100 * told.difference.value) if told else "",
-        points(told.difference) if told else "",
-        f"{told.mcnemar_p:.2g}" if told else "",
-        f"{told.fixed:,}" if told else "",
-        f"{told.broken:,}" if told else "",
-        score("log_loss", run.scores["log_loss"]),
-        score("expected_calibration_error", run.scores["expected_calibration_error"]),
-    )

@@ -1,25 +1,26 @@
-"""What a comparison of several runs comes to: each one held against the first, in numbers."""
+"""The numbers of a comparison: each run against the first one."""
 
 from collections.abc import Sequence
 from typing import Literal
 
 from tasks.core.data.identity import Identity
+from tasks.core.evaluation.bootstrap import INTERVALS
 from tasks.core.evaluation.intervals import Estimate
-from tasks.core.evaluation.metrics import INTERVALS, paired_changes
-from tasks.core.evaluation.paired import Comparison, compare
+from tasks.core.evaluation.metrics import paired_changes
+from tasks.core.evaluation.paired import Comparison, PairedOutcome, compare
 from tasks.core.frozen_model import FrozenModel
-from tasks.core.reports.compare.provenance_diff import Differences, differences
+from tasks.core.reports.compare.provenance_diff import Differences, find_differences
 from tasks.core.reports.compare.runs import ComparedRun
 
 Verdict = Literal["better", "worse", "undecided", "same answers"]
-CHANGES = (
+CHANGE_INTERVALS = (
     "95%; of differences in accuracy: Newcombe, paired; of the other changes: the difference in each replicate of the "
     "same Poisson bootstrap, reflected about the value; each interval holds on its own"
 )
 
 
 class RunFacts(FrozenModel):
-    """One of the runs, and what it scores."""
+    """One of the runs, with its scores."""
 
     letter: str
     run: str
@@ -29,7 +30,7 @@ class RunFacts(FrozenModel):
 
 
 class Change(FrozenModel):
-    """A run against the first one: a positive difference means that the first one's accuracy is lower."""
+    """A run against the first run; a positive difference in accuracy means that this run is more accurate."""
 
     letter: str
     verdict: Verdict
@@ -38,7 +39,7 @@ class Change(FrozenModel):
 
 
 class Summary(FrozenModel):
-    """What `comparison.json` holds; every run but the first has its place in `changes`."""
+    """The content of `comparison.json`; `changes` has an entry for every run but the first."""
 
     dataset: Identity
     generated_images: bool
@@ -47,23 +48,24 @@ class Summary(FrozenModel):
     changes: tuple[Change, ...]
     differences: Differences
     intervals: str = INTERVALS
-    change_intervals: str = CHANGES
+    change_intervals: str = CHANGE_INTERVALS
 
 
 def summarize(runs: Sequence[ComparedRun]) -> Summary:
+    """Compare each run with the first one."""
     first, *others = runs
     return Summary(
         dataset=first.identity,
-        generated_images=first.identity.generated,
+        generated_images=first.identity.is_generated,
         images=len(first.predictions),
-        runs=tuple(_facts(run) for run in runs),
+        runs=tuple(_run_facts(run) for run in runs),
         changes=tuple(_change(first, other) for other in others),
-        differences=differences(runs),
+        differences=find_differences(runs),
     )
 
 
-def comparison_verdict(comparison: Comparison) -> Verdict:
-    """Better or worse only where the whole 95% interval of the paired difference says so."""
+def comparison_verdict(comparison: PairedOutcome) -> Verdict:
+    """Return better or worse only if the whole 95% interval of the paired difference is on one side of 0."""
     if not comparison.fixed and not comparison.broken and not comparison.changed_mistakes:
         return "same answers"
     if comparison.difference.low > 0:
@@ -71,12 +73,12 @@ def comparison_verdict(comparison: Comparison) -> Verdict:
     return "worse" if comparison.difference.high < 0 else "undecided"
 
 
-def _facts(run: ComparedRun) -> RunFacts:
+def _run_facts(run: ComparedRun) -> RunFacts:
     return RunFacts(
         letter=run.letter,
         run=run.run,
-        weights=str(run.weights.ref),
-        predictions=str(run.evaluated.ref),
+        weights=str(run.weights_manifest.ref),
+        predictions=str(run.predictions_manifest.ref),
         scores=dict(run.scores),
     )
 

@@ -1,20 +1,20 @@
 "use strict";
 const { classes, images, columns } = JSON.parse(document.getElementById("data").textContent);
-const [form, found, shown, more] = ["filter", "found", "shown", "more"].map((id) => document.getElementById(id));
-const AT_ONCE = 24;
+const [form, count, list, more] = ["filter", "found", "shown", "more"].map((id) => document.getElementById(id));
+const PAGE_SIZE = 24;
 const ORDERS = {
-  random: (one, other) => one.place - other.place,
+  random: (one, other) => one.position - other.position,
   index: (one, other) => one.index - other.index,
   surest: (one, other) => other.confidence - one.confidence,
   unsure: (one, other) => one.confidence - other.confidence,
 };
-let limit = AT_ONCE;
+let limit = PAGE_SIZE;
 
 function element(name, text, attributes = {}) {
-  const made = document.createElement(name);
-  made.textContent = text;
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
+  const created = document.createElement(name);
+  created.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) created.setAttribute(key, value);
+  return created;
 }
 
 function card(image) {
@@ -25,7 +25,7 @@ function card(image) {
       class: "picture",
       role: "img",
       "aria-label": `Test image ${image.index}: ${classes[image.label]}`,
-      style: `--x:${image.place % columns};--y:${Math.floor(image.place / columns)}`,
+      style: `--x:${image.position % columns};--y:${Math.floor(image.position / columns)}`,
     }),
     element("strong", classes[image.label]),
     element("span", `${right ? "✓" : "✗"} ${classes[image.predicted]}`),
@@ -34,26 +34,26 @@ function card(image) {
   return item;
 }
 
-function isAsked(image, asked) {
+function matches(image, filter) {
   const right = image.label === image.predicted;
   return (
-    (asked.label === "" || image.label === Number(asked.label)) &&
-    (asked.predicted === "" || image.predicted === Number(asked.predicted)) &&
-    (asked.answer === "" || (asked.answer === "right") === right)
+    (filter.label === "" || image.label === Number(filter.label)) &&
+    (filter.predicted === "" || image.predicted === Number(filter.predicted)) &&
+    (filter.answer === "" || (filter.answer === "right") === right)
   );
 }
 
 function show() {
-  const asked = Object.fromEntries(new FormData(form));
-  const fitting = images.filter((image) => isAsked(image, asked)).sort(ORDERS[asked.order]);
-  shown.replaceChildren(...fitting.slice(0, limit).map(card));
-  const words = fitting.length === 1 ? "1 image" : `${fitting.length.toLocaleString("en")} images`;
-  found.textContent = fitting.length > limit ? `${words}, the first ${limit}` : words;
-  more.hidden = fitting.length <= limit;
+  const filter = Object.fromEntries(new FormData(form));
+  const matching = images.filter((image) => matches(image, filter)).sort(ORDERS[filter.order]);
+  list.replaceChildren(...matching.slice(0, limit).map(card));
+  const text = matching.length === 1 ? "1 image" : `${matching.length.toLocaleString("en")} images`;
+  count.textContent = matching.length > limit ? `${text}, the first ${limit}` : text;
+  more.hidden = matching.length <= limit;
 }
 
-function showAnew() {
-  limit = AT_ONCE;
+function showFirstPage() {
+  limit = PAGE_SIZE;
   show();
 }
 
@@ -61,7 +61,7 @@ function showCell(label, predicted) {
   form.reset();
   form.elements.label.value = label;
   form.elements.predicted.value = predicted;
-  showAnew();
+  showFirstPage();
   document.getElementById("images").scrollIntoView();
   document.getElementById("explorer").focus({ preventScroll: true });
 }
@@ -70,23 +70,23 @@ function makeCountsButtons() {
   document.querySelectorAll(".heat tbody tr").forEach((row, label) => {
     row.querySelectorAll("td").forEach((cell, predicted) => {
       if (cell.textContent === "0") return;
-      const says = `${cell.textContent} images of ${classes[label]} predicted as ${classes[predicted]}: show them`;
-      const button = element("button", cell.textContent, { type: "button", "aria-label": says });
+      const description = `${cell.textContent} images of ${classes[label]} predicted as ${classes[predicted]}: show them`;
+      const button = element("button", cell.textContent, { type: "button", "aria-label": description });
       button.addEventListener("click", () => showCell(label, predicted));
       cell.replaceChildren(button);
     });
   });
 }
 
-// The links lead from the store's root, where the current report is; in its own folder the report is two levels below.
+// The links are relative to the root of the store. The copy in the report's own folder is two levels deeper.
 if (/\/report\/[0-9a-f]{12}\/[^/]*$/.test(location.pathname)) {
   document.querySelectorAll("a.version").forEach((link) => link.setAttribute("href", `../../${link.getAttribute("href")}`));
 }
 document.documentElement.classList.add("scripted");
-form.addEventListener("change", showAnew);
-form.addEventListener("reset", () => setTimeout(showAnew));
+form.addEventListener("change", showFirstPage);
+form.addEventListener("reset", () => setTimeout(showFirstPage));
 more.addEventListener("click", () => {
-  limit += AT_ONCE;
+  limit += PAGE_SIZE;
   show();
 });
 makeCountsButtons();

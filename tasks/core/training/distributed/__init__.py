@@ -1,1 +1,1 @@
-"""Training in several processes, one device each."""
+"""Distributed training: one process a device, each with a part of every batch."""

@@ -1,4 +1,4 @@
-"""The processes that train one network together, each on its share of every batch."""
+"""The processes that train one network together, each on a part of every batch."""
 
 from dataclasses import dataclass
 from functools import reduce
@@ -14,59 +14,55 @@ from tasks.core.runtime.seeding import seed_all
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process's place among `count`; alone, it does all by itself."""
+    """This process's rank among `count` processes; with one process, every method is trivial."""
 
     rank: int = 0
     count: int = 1
 
     @property
     def is_rank_0(self) -> bool:
-        """Whether this process is the one that writes."""
         return self.rank == 0
 
-    def share(self, batch: Tensor) -> Tensor:
-        """This process's part of a batch; the parts of a last batch that does not divide differ by one image.
+    def shard(self, batch: Tensor) -> Tensor:
+        """This rank's part of a batch; the parts of a smaller last batch differ by at most one image.
 
-        Where there are fewer images than processes, one without any takes the first, which `counts` for nothing there.
+        With fewer images than processes, a rank without any gets the first one, with a weight of 0 in the loss.
         """
-        return batch.tensor_split(self.count)[self.rank] if self.counts(len(batch)) else batch[:1]
+        return batch.tensor_split(self.count)[self.rank] if self.has_images(len(batch)) else batch[:1]
 
-    def counts(self, images: int) -> bool:
-        """Whether a batch of so many images has some for this process."""
-        return self.rank < images
+    def has_images(self, batch_size: int) -> bool:
+        """Whether this rank has a part of a batch of this size."""
+        return self.rank < batch_size
 
-    def total(self, values: Tensor) -> Tensor:
-        """The sum over all processes, added up in their order: that of a ring follows from where a value stands."""
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes in rank order: the order in an all-reduce depends on a value's position."""
         if self.count == 1:
             return values
         parts = [torch.empty_like(values) for _ in range(self.count)]
         dist.all_gather(parts, values)
         return reduce(torch.add, parts)
 
-    def agree(self, stop: bool, seconds: float) -> tuple[bool, float]:
-        """Whether any process is to stop, and the most seconds that any has taken: all go on alike by these.
-
-        It is asked by way of the CPU, so that a GPU goes on meanwhile.
-        """
+    def longest(self, seconds: float) -> float:
+        """The longest time that any process has taken; it goes through the CPU, so a GPU does not wait."""
         if self.count == 1:
-            return stop, seconds
-        most = torch.tensor([float(stop), seconds], dtype=torch.float64)
-        dist.all_reduce(most, dist.ReduceOp.MAX)
-        return bool(most[0]), most[1].item()
+            return seconds
+        longest = torch.tensor(seconds, dtype=torch.float64)
+        dist.all_reduce(longest, dist.ReduceOp.MAX)
+        return longest.item()
 
     def seed_rank(self, seed: int, step: int) -> None:
-        """In a step, have each process draw numbers of its own, as for dropout, that follow from all three alone.
+        """Seed the random numbers of a step, as for dropout, differently on each rank.
 
-        So they need not be in the checkpoint, which is of one process.
+        They follow from seed, step and rank, so the checkpoint of rank 0 need not hold them.
         """
         if self.count > 1:
             seed_all(Random(f"{seed} {step} {self.rank}").getrandbits(63))
 
     def wrap_distributed(self, network: nn.Module) -> nn.Module:
-        """The network with its gradients averaged over all processes, and batch statistics too on GPUs.
+        """The network with gradients averaged over all processes, and on GPUs with synchronized batch norm.
 
-        Weights that a step does not use are looked for, in every network: else PyTorch adds gradients up in another
-        order from the second step on, and three processes or more would not go on from a checkpoint to the bit.
+        `find_unused_parameters` is always on: without it PyTorch adds gradients in another order from the second
+        step on, and three or more processes would not resume bit for bit.
         """
         if self.count == 1:
             return network

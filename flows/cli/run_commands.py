@@ -1,0 +1,148 @@
+"""Commands that run a flow or use a trained network: run, predict, compare, export, recipes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from flows.cli import views
+from flows.cli.options import RUN_NAMES, JsonOption, ModelOption, RunArgument, StoreOption, open_existing_store
+from flows.cli.printing import print_note, print_result
+from tasks.core.config import ExportFormat, Settings, store_location
+from tasks.core.recipes import RECIPES
+from tasks.core.store import Store, open_store
+from tasks.core.store.history import find_artifact
+from tasks.core.store.opening import NoStore
+
+if TYPE_CHECKING:
+    from tasks.core.reports.compare.summary import Summary
+
+
+def run(
+    *,
+    explain: Annotated[
+        bool, Parameter(help="Only print what would be reused, what would be rebuilt, and why.", negative="")
+    ] = False,
+    settings: Annotated[Settings, Parameter(name="*")] = Settings(),  # noqa: B008 - frozen
+) -> None:
+    """Run the pipeline: download, normalize and cache, train, evaluate, report."""
+    if explain:
+        _explain(settings)
+        return
+    from flows.local_server import prefect_server
+
+    with prefect_server() as wait_until_ready:
+        from flows.cifar_flow import cifar_flow
+
+        wait_until_ready()
+        cifar_flow(**settings.model_dump())
+
+
+def _explain(settings: Settings) -> None:
+    from tasks.core.explain import explain
+
+    with TemporaryDirectory() as empty:
+        try:
+            store = open_existing_store(settings.store)
+        except NoStore as error:
+            print_note(f"{error.problem}; the run would create it")
+            store = open_store(empty)
+        for line in explain(store, settings):
+            print(line)
+
+
+def predict(
+    images: Annotated[
+        list[str], Parameter(help="Image files (PNG, JPEG, WebP), folders of them, or globs.", negative="")
+    ],
+    /,
+    *,
+    run: Annotated[str, Parameter(help=f"The run whose network predicts: {RUN_NAMES}.")] = "current",
+    output: Annotated[str, Parameter(help="The folder for the tables and the gallery.")] = "predictions",
+    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    model: ModelOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Classify your own images with the network of a run."""
+    from flows.local_server import prefect_server
+    from flows.parameters import as_parameters
+    from tasks.core.inference.image_files import check_images
+    from tasks.core.reports.output_files import prediction_files
+
+    names, [folder] = as_parameters("images", images), as_parameters("--output", [output])
+    prediction_files(Path(folder))
+    check_images(names)
+    find_artifact(open_existing_store(store), run, "weights")
+    with prefect_server() as wait_until_ready:
+        from flows.predict_flow import predict_flow
+
+        wait_until_ready()
+        predict_flow(names, folder, run, device, model, store_location(store))
+
+
+def compare(
+    first: RunArgument,
+    second: RunArgument,
+    /,
+    *others: RunArgument,
+    html: Annotated[
+        str | None, Parameter(help="Also write a page to this file, and its numbers as JSON beside it.")
+    ] = None,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare each run with the first one on the same test images; two runs also class by class."""
+    from tasks.core.reports.compare.runs import load_runs
+    from tasks.core.reports.compare.summary import summarize
+
+    names, opened = [first, second, *others], open_existing_store(store)
+    summary = _write_comparison(opened, names, html, store) if html else summarize(load_runs(opened, names))
+    if others:
+        print_result(summary, views.print_summary, json=json)
+    else:
+        letters = [run.run for run in summary.runs]
+        print_result(summary.changes[0].comparison, lambda each: views.print_comparison(each, *letters), json=json)
+
+
+def _write_comparison(opened: Store, names: Sequence[str], html: str, store: str | None) -> "Summary":
+    from flows.local_server import prefect_server
+    from flows.parameters import as_parameters
+    from tasks.core.reports.compare.runs import runs_on_same_images
+    from tasks.core.reports.compare.summary import Summary
+    from tasks.core.reports.output_files import comparison_files
+
+    [page] = as_parameters("--html", [html])
+    _, json_file = comparison_files(Path(page))
+    runs = [record.run for record in runs_on_same_images(opened, names)]
+    with prefect_server() as wait_until_ready:
+        from flows.compare_flow import compare_flow
+
+        wait_until_ready()
+        compare_flow(runs, page, store_location(store))
+    return Summary.model_validate_json(json_file.read_text(encoding="utf-8"))
+
+
+def export(
+    run: RunArgument,
+    /,
+    *,
+    format: Annotated[ExportFormat, Parameter(help="The format of the file.")],
+    output: Annotated[
+        Path | None, Parameter(help="The file; by default in the current folder and named after the run.")
+    ] = None,
+    model: ModelOption = None,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write the network of a run to a file for other programs; the file appears after it is verified."""
+    from tasks.core.inference.export import export as export_network
+
+    check = export_network(open_existing_store(store), run, format, output, model)
+    print_result(check, views.print_export, json=json)
+
+
+def recipes(*, json: JsonOption = False) -> None:
+    """List the recipes with their settings."""
+    print_result(list(RECIPES.values()), views.print_recipes, json=json)
