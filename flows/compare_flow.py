@@ -37,5 +37,4 @@ def compare_flow(
     """
     for name, paths in (("output", [output]), ("store", [store] if store else [])):
         check_absolute(name, paths)
-    opened = open_store(store_location(store), must_exist=True)
-    return compare(opened, runs, Path(output))
+    return compare(open_store(store_location(store), must_exist=True), runs, Path(output))

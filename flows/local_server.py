@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import IO
 
 import httpx
@@ -120,6 +119,7 @@ def _wait_for(url: str) -> None:
     while True:
         try:
             httpx.get(f"{url}/health", timeout=PATIENCE_S)
+            return
         except (httpx.TransportError, httpx.InvalidURL) as error:
             if time.monotonic() > deadline:
                 raise EnvironmentFailure(
@@ -129,8 +129,6 @@ def _wait_for(url: str) -> None:
                     advice="start it (make ui), or unset PREFECT_API_URL",
                 ) from None
             time.sleep(0.2)
-        else:
-            return
 
 
 def serve(descriptor: int) -> None:
@@ -138,26 +136,21 @@ def serve(descriptor: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import uvicorn
     from prefect.server.api.server import create_app
+    from prefect.settings import get_current_settings
 
     class OneAtATime(uvicorn.Server):
         """Servers that start at the same time on a new Prefect home would all create the same tables."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            with FileLock(_prefect_home() / "cifar-flow-server.lock"):
+            home = get_current_settings().home
+            home.mkdir(parents=True, exist_ok=True)
+            with FileLock(home / "cifar-flow-server.lock"):
                 await super().startup(sockets)
 
     # Ephemeral: without the services that only a lasting server needs.
     app = partial(create_app, ephemeral=True, final=True)
     config = uvicorn.Config(app, factory=True, log_level="error", lifespan="on")
     OneAtATime(config).run(sockets=[socket.socket(fileno=descriptor)])
-
-
-def _prefect_home() -> Path:
-    from prefect.settings import get_current_settings
-
-    home = get_current_settings().home
-    home.mkdir(parents=True, exist_ok=True)
-    return home
 
 
 def _end_with_parent() -> None:

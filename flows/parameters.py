@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +19,10 @@ def flat_parameters(sequence: Callable[[Settings], Result]) -> Callable[..., Res
     """Give a flow one parameter for each field of `Settings`, so that `-p epochs=3` works like `--epochs 3`."""
 
     def flow_function(**parameters: object) -> Result:
-        _refuse_relative_paths(parameters)
+        for name in PATHS:
+            value = parameters.get(name)
+            if isinstance(value, str) and value not in ("cifar10", "synthetic"):
+                check_absolute(name, [value])
         return sequence(validate_settings(**parameters))
 
     described = "\n".join(f"    {name}: {field.description}" for name, field in Settings.model_fields.items())
@@ -27,26 +30,19 @@ def flat_parameters(sequence: Callable[[Settings], Result]) -> Callable[..., Res
     flow_function.__qualname__ = sequence.__qualname__
     flow_function.__module__ = sequence.__module__
     flow_function.__doc__ = f"{inspect.getdoc(sequence)}\n\nArgs:\n{described}\n"
-    flow_function.__signature__ = _signature()  # type: ignore[attr-defined]
+    # Paths as text: Prefect would make relative ones absolute.
+    signature = inspect.signature(Settings)
+    texts = [each.replace(annotation=PATHS.get(each.name, each.annotation)) for each in signature.parameters.values()]
+    flow_function.__signature__ = signature.replace(parameters=texts)  # type: ignore[attr-defined]
     return flow_function
-
-
-def _signature() -> inspect.Signature:
-    """The signature of `Settings` with paths as text: Prefect would make relative ones absolute."""
-    settings = inspect.signature(Settings)
-    parameters = [
-        each.replace(annotation=PATHS.get(each.name, each.annotation)) for each in settings.parameters.values()
-    ]
-    return settings.replace(parameters=parameters)
 
 
 def as_parameters(name: str, paths: Sequence[str]) -> list[str]:
     """Paths and globs of a command line as a flow's parameter: absolute, UTF-8, and no more than Prefect accepts."""
     for path in paths:
         if not path or as_text(path) != path:
-            raise InputError(
-                name, expected="a name in UTF-8", got=f"'{printable(path)}'", advice="give its folder or rename it"
-            )
+            got = f"'{printable(path)}'"
+            raise InputError(name, expected="a name in UTF-8", got=got, advice="give its folder or rename it")
     absolute = [absolute_name(path) for path in paths]
     size = len(json.dumps(absolute))
     if size > MOST_BYTES:
@@ -64,10 +60,3 @@ def check_absolute(name: str, paths: Iterable[str]) -> None:
     for path in paths:
         if "://" not in path and not Path(path).expanduser().is_absolute():
             raise InputError(name, expected="an absolute path", got=repr(path))
-
-
-def _refuse_relative_paths(parameters: Mapping[str, object]) -> None:
-    for name in PATHS:
-        value = parameters.get(name)
-        if isinstance(value, str) and value not in ("cifar10", "synthetic"):
-            check_absolute(name, [value])

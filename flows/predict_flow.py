@@ -43,5 +43,4 @@ def predict_flow(
     """
     for name, paths in (("images", images), ("output", [output]), ("store", [store] if store else [])):
         check_absolute(name, paths)
-    opened = open_store(store_location(store), must_exist=True)
-    return predict(opened, run, images, Path(output), device, model)
+    return predict(open_store(store_location(store), must_exist=True), run, images, Path(output), device, model)

@@ -2,25 +2,12 @@
 
 import cyclopts
 
-from flows.cli import run_commands, store_commands
 from flows.cli.doctor import doctor
+from flows.cli.run_commands import compare, export, predict, recipes, run
+from flows.cli.store_commands import gc, history, path, promote, rollback, show, verify
 from tasks.core.runtime.environment import library_version
 
-COMMANDS = (
-    run_commands.run,
-    run_commands.predict,
-    run_commands.compare,
-    run_commands.export,
-    run_commands.recipes,
-    store_commands.history,
-    store_commands.show,
-    store_commands.promote,
-    store_commands.rollback,
-    store_commands.verify,
-    store_commands.gc,
-    store_commands.path,
-    doctor,
-)
+COMMANDS = (run, predict, compare, export, recipes, history, show, promote, rollback, verify, gc, path, doctor)
 
 app = cyclopts.App(
     name="cifar",

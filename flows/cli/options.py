@@ -14,6 +14,7 @@ StoreOption = Annotated[
     str | None,
     Parameter(help="A folder or s3://bucket/prefix; by default CIFAR_FLOW_STORE or the project's artifacts folder."),
 ]
+WhyOption = Annotated[str, Parameter(help="The reason, for the promotion log.")]
 JsonOption = Annotated[bool, Parameter(help="Print JSON.", negative="")]
 ModelOption = Annotated[
     str | None, Parameter(help="The custom network of the run, as package.module:factory; its code is executed.")

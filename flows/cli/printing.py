@@ -6,12 +6,11 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from pydantic import BaseModel
 from pydantic_core import to_json
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
-Result = TypeVar("Result", bound=BaseModel | Sequence[BaseModel])
+Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 
@@ -20,11 +19,6 @@ def print_result(result: Result, print_text: Callable[[Result], None], *, json: 
         print(to_json(result, indent=1, inf_nan_mode="null").decode())
     else:
         print_text(result)
-
-
-def print_note(line: str) -> None:
-    """Print a line to stderr, so that stdout has only the result."""
-    print(line, file=sys.stderr)
 
 
 def print_table(lines: Sequence[Sequence[str]]) -> None:
@@ -68,5 +62,4 @@ def format_time(time: str) -> str:
 
 
 def _terminal_columns() -> int:
-    """The width of the terminal; unlimited if stdout is none."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize

@@ -1,17 +1,22 @@
 """Commands that run a flow or use a trained network: run, predict, compare, export, recipes."""
 
+import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from flows.cli import views
 from flows.cli.options import RUN_NAMES, JsonOption, ModelOption, RunArgument, StoreOption, open_existing_store
-from flows.cli.printing import print_note, print_result
+from flows.cli.printing import print_result
+from flows.parameters import as_parameters
 from tasks.core.config import ExportFormat, Settings, store_location
+from tasks.core.inference.image_files import find_images
 from tasks.core.recipes import RECIPES
+from tasks.core.reports.output_files import comparison_files, prediction_files
 from tasks.core.store import Store, open_store
 from tasks.core.store.history import find_artifact
 from tasks.core.store.opening import NoStore
@@ -30,14 +35,8 @@ def run(
     """Run the pipeline: download, normalize and cache, train, evaluate, report."""
     if explain:
         _explain(settings)
-        return
-    from flows.local_server import prefect_server
-
-    with prefect_server() as wait_until_ready:
-        from flows.cifar_flow import cifar_flow
-
-        wait_until_ready()
-        cifar_flow(**settings.model_dump())
+    else:
+        _run_flow("cifar_flow", **settings.model_dump())
 
 
 def _explain(settings: Settings) -> None:
@@ -47,10 +46,20 @@ def _explain(settings: Settings) -> None:
         try:
             store = open_existing_store(settings.store)
         except NoStore as error:
-            print_note(f"{error.problem}; the run would create it")
+            print(f"{error.problem}; the run would create it", file=sys.stderr)
             store = open_store(empty)
         for line in explain(store, settings):
             print(line)
+
+
+def _run_flow(name: str, *arguments: Any, **parameters: Any) -> None:
+    """Run a flow; a Prefect server starts while the flow's heavy imports load."""
+    from flows.local_server import prefect_server
+
+    with prefect_server() as wait_until_ready:
+        flow = getattr(import_module(f"flows.{name}"), name)
+        wait_until_ready()
+        flow(*arguments, **parameters)
 
 
 def predict(
@@ -66,20 +75,11 @@ def predict(
     store: StoreOption = None,
 ) -> None:
     """Classify your own images with the network of a run."""
-    from flows.local_server import prefect_server
-    from flows.parameters import as_parameters
-    from tasks.core.inference.image_files import check_images
-    from tasks.core.reports.output_files import prediction_files
-
     names, [folder] = as_parameters("images", images), as_parameters("--output", [output])
     prediction_files(Path(folder))
-    check_images(names)
+    find_images(names, log_empty=False)
     find_artifact(open_existing_store(store), run, "weights")
-    with prefect_server() as wait_until_ready:
-        from flows.predict_flow import predict_flow
-
-        wait_until_ready()
-        predict_flow(names, folder, run, device, model, store_location(store))
+    _run_flow("predict_flow", names, folder, run, device, model, store_location(store))
 
 
 def compare(
@@ -107,20 +107,13 @@ def compare(
 
 
 def _write_comparison(opened: Store, names: Sequence[str], html: str, store: str | None) -> "Summary":
-    from flows.local_server import prefect_server
-    from flows.parameters import as_parameters
     from tasks.core.reports.compare.runs import runs_on_same_images
     from tasks.core.reports.compare.summary import Summary
-    from tasks.core.reports.output_files import comparison_files
 
     [page] = as_parameters("--html", [html])
     _, json_file = comparison_files(Path(page))
     runs = [record.run for record in runs_on_same_images(opened, names)]
-    with prefect_server() as wait_until_ready:
-        from flows.compare_flow import compare_flow
-
-        wait_until_ready()
-        compare_flow(runs, page, store_location(store))
+    _run_flow("compare_flow", runs, page, store_location(store))
     return Summary.model_validate_json(json_file.read_text(encoding="utf-8"))
 
 

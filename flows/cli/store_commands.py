@@ -1,12 +1,21 @@
 """Commands that read or change a store: history, show, promote, rollback, verify, gc, path."""
 
+import sys
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from flows.cli import views
-from flows.cli.options import NOT_NEGATIVE, RUN_NAMES, JsonOption, RunArgument, StoreOption, open_existing_store
-from flows.cli.printing import print_note, print_result, with_spinner
+from flows.cli.options import (
+    NOT_NEGATIVE,
+    RUN_NAMES,
+    JsonOption,
+    RunArgument,
+    StoreOption,
+    WhyOption,
+    open_existing_store,
+)
+from flows.cli.printing import print_result, with_spinner
 from tasks.core.config import store_location
 from tasks.core.store.current import promote_run, roll_back
 from tasks.core.store.gc import collect_garbage
@@ -26,10 +35,9 @@ def history(
 ) -> None:
     """List the runs, newest first."""
     opened = open_existing_store(store)
-    ids = run_ids(opened)
-    rows = list_runs(opened)
+    ids, rows = run_ids(opened), list_runs(opened)
     if unreadable := set(ids) - {row.run for row in rows}:
-        print_note(f"unreadable run records, not listed: {len(unreadable)}; see `cifar verify`")
+        print(f"unreadable run records, not listed: {len(unreadable)}; see `cifar verify`", file=sys.stderr)
     print_result(rows[:limit], views.print_history, json=json)
 
 
@@ -48,24 +56,14 @@ def show(
         print_result(find_run(opened, what), views.print_run, json=json)
 
 
-def promote(
-    run: RunArgument,
-    /,
-    *,
-    why: Annotated[str, Parameter(help="The reason, for the promotion log.")] = "requested by `cifar promote`",
-    store: StoreOption = None,
-) -> None:
+def promote(run: RunArgument, /, *, why: WhyOption = "requested by `cifar promote`", store: StoreOption = None) -> None:
     """Make a completed run the current run, whatever the promotion gate decided."""
     opened = open_existing_store(store)
     promote_run(opened, find_run(opened, run), why)
     views.print_current(opened)
 
 
-def rollback(
-    *,
-    why: Annotated[str, Parameter(help="The reason, for the promotion log.")],
-    store: StoreOption = None,
-) -> None:
+def rollback(*, why: WhyOption, store: StoreOption = None) -> None:
     """Make the previous run the current run again."""
     opened = open_existing_store(store)
     roll_back(opened, find_run(opened, "previous"), why)

@@ -4,9 +4,6 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
-
 from flows.cli.printing import format_time, plural, print_facts, print_table
 from tasks.core.data.identity import NOT_CIFAR10
 from tasks.core.evaluation.intervals import Estimate, wilson_interval
@@ -20,13 +17,11 @@ from tasks.core.store.runs import RunRecord, Score
 from tasks.core.store.verify import Finding
 
 if TYPE_CHECKING:
-    from flows.cli.doctor import Check
     from tasks.core.evaluation.paired import Comparison, PairedOutcome
     from tasks.core.inference.export import ExportCheck
     from tasks.core.reports.compare.summary import Summary
 
 CHANGE_COLUMNS = ("change", "95% interval", "p", "fixed", "broken")
-STATE_COLORS = {"ok": "green", "note": "yellow", "bad": "red"}
 
 
 def print_recipes(recipes: Sequence[Recipe]) -> None:
@@ -39,14 +34,13 @@ def print_history(rows: Sequence[HistoryRow]) -> None:
     """One line for each run."""
     lines = [("run", "accuracy", "95% interval", "standing", "recipe", "dataset", "when (UTC)", "who")]
     for row in rows:
-        standing = row.standing or ("" if row.status == "completed" else row.status)
-        collected = ", collected" if row.collected else ""
         accuracy, interval = "", ""
         if row.accuracy is not None:
             accuracy, interval = _percent(Estimate(row.accuracy, row.accuracy_low, row.accuracy_high))
+        status = row.standing or ("" if row.status == "completed" else row.status)
+        standing = f"{status}, collected" if row.collected else status
         started = row.started[:16].replace("T", " ")
-        dataset = row.dataset or ""
-        lines.append((row.run, accuracy, interval, f"{standing}{collected}", row.recipe, dataset, started, row.who))
+        lines.append((row.run, accuracy, interval, standing, row.recipe, row.dataset or "", started, row.who))
     print_table(lines)
 
 
@@ -170,14 +164,6 @@ def print_export(check: "ExportCheck") -> None:
             "versions": ", ".join(f"{name} {version}" for name, version in check.versions.items()),
         }
     )
-
-
-def print_checks(checks: "Sequence[Check]") -> None:
-    console = Console(highlight=False, soft_wrap=True)
-    for check in checks:
-        color = STATE_COLORS[check.state]
-        advice = f" → {check.advice}" if check.advice else ""
-        console.print(f"[{color}]{check.state:4}[/{color}]  {check.name}: {escape(check.found)}{escape(advice)}")
 
 
 def _change_cells(outcome: "PairedOutcome") -> tuple[str, ...]:

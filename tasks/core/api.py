@@ -101,9 +101,8 @@ class Run:
         """The trained weights, a state_dict on the CPU."""
         import torch  # takes seconds, and tables do without
 
-        weights: dict[str, Tensor] = torch.load(
-            self.path("weights") / "cifar_net.pth", map_location="cpu", weights_only=True
-        )
+        path = self.path("weights") / "cifar_net.pth"
+        weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
         return weights
 
     @property

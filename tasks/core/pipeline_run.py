@@ -49,7 +49,10 @@ class Pipeline:
     ) -> Outcome:
         """The artifact of a stage whose inputs were built before."""
         step = Step(self.plan, self.store, self.run.record.artifacts, verdict, on_progress)
-        outcome = self.store.get_or_create(STAGES[artifact].build(step))
+        return self._note(artifact, self.store.get_or_create(STAGES[artifact].build(step)))
+
+    def _note(self, artifact: str, outcome: Outcome) -> Outcome:
+        logger.info(f"{STAGES[artifact].label}: {outcome.message}")
         self.run.add_artifacts(outcome.ref)
         return outcome
 
@@ -72,10 +75,7 @@ class Pipeline:
 
     def _build_raw(self) -> Outcome:
         unneeded = find_unneeded_raw(Step(self.plan, self.store, {}))
-        if unneeded is None:
-            return self.build("raw")
-        self.run.add_artifacts(unneeded.ref)
-        return unneeded
+        return self._note("raw", unneeded) if unneeded else self.build("raw")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ A run on a better dataset replaces one on a lesser dataset, never the reverse. O
 unless it is significantly worse than the best promoted run; many small losses can therefore not add up.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -25,6 +25,11 @@ from tasks.core.store.runs import Promotion, Run, RunRecord, Score, read_record
 from tasks.core.store.store import Store, now
 
 RESULT_ARTIFACTS = ("dataset", "weights", "predictions", "per_class")
+SENTENCES: dict[Promotion, str] = {
+    "promote": "promoted",
+    "keep": "same results as the current run, which stays",
+    "refuse": "not promoted",
+}
 
 
 class Verdict(FrozenModel):
@@ -38,12 +43,7 @@ class Verdict(FrozenModel):
         return self.action != "refuse"
 
     def __str__(self) -> str:
-        kinds = {
-            "promote": "promoted",
-            "keep": "same results as the current run, which stays",
-            "refuse": "not promoted",
-        }
-        return f"{kinds[self.action]}: {self.reason}"
+        return f"{SENTENCES[self.action]}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -58,28 +58,22 @@ class Baseline:
         return 100 * self.comparison.difference.high < -tolerance
 
     def __str__(self) -> str:
-        comparison, difference = self.comparison, self.comparison.difference
-        accuracy, baseline_accuracy = comparison.second_accuracy, comparison.first_accuracy
+        points = self.comparison.difference
         return (
-            f"{100 * accuracy:.2f}% against {100 * baseline_accuracy:.2f}% of the best promoted run {self.run}: "
-            f"{100 * difference.value:+.2f} points, 95% interval {100 * difference.low:+.2f} to "
-            f"{100 * difference.high:+.2f}, McNemar p {comparison.mcnemar_p:.2g}"
+            f"{self.comparison.second_accuracy:.2%} against {self.comparison.first_accuracy:.2%} "
+            f"of the best promoted run {self.run}: {100 * points.value:+.2f} points, 95% interval "
+            f"{100 * points.low:+.2f} to {100 * points.high:+.2f}, McNemar p {self.comparison.mcnemar_p:.2g}"
         )
 
 
 @dataclass(frozen=True)
 class GateInputs:
-    """Everything in a store that a verdict depends on.
-
-    Attributes:
-        baseline_error: Why there is no baseline although there are runs to compare with.
-        rolled_back_run: A rolled back run with the candidate's results.
-    """
+    """Everything in a store that a verdict depends on."""
 
     current: Current | None = None
     baseline: Baseline | None = None
-    baseline_error: str | None = None
-    rolled_back_run: str | None = None
+    baseline_error: str | None = None  # why there is no baseline although there are runs to compare with
+    rolled_back_run: str | None = None  # a rolled back run with the candidate's results
 
 
 def decide(
@@ -87,7 +81,7 @@ def decide(
 ) -> Verdict:
     """Decide on a run by its dataset first, and on the same dataset by its predictions."""
     current = inputs.current
-    if current and _have_same_bytes(RESULT_ARTIFACTS, candidate, current.artifacts):
+    if current and _have_same_results(candidate, current.artifacts):
         return Verdict(action="keep", reason=current.why)
     if policy == "never":
         return Verdict(action="refuse", reason="--promote never was asked for")
@@ -139,7 +133,7 @@ def _find_rolled_back(store: Store, log: Sequence[LogEntry], candidate: Mapping[
     """A rolled back run with the candidate's results, and why it was rolled back."""
     for run, reason in rollback_reasons(log).items():
         record = read_record(store, run)
-        if record and _have_same_bytes(RESULT_ARTIFACTS, candidate, record.artifacts):
+        if record and _have_same_results(candidate, record.artifacts):
             return f"{run}, which was rolled back ({reason})"
     return None
 
@@ -165,8 +159,8 @@ def _find_baseline(
     return None, errors[0] if errors else None
 
 
-def _have_same_bytes(names: Iterable[str], some: Mapping[str, ArtifactRef], others: Mapping[str, ArtifactRef]) -> bool:
-    return all(name in others and some[name].sha256 == others[name].sha256 for name in names)
+def _have_same_results(candidate: Mapping[str, ArtifactRef], other: Mapping[str, ArtifactRef]) -> bool:
+    return all(name in other and candidate[name].sha256 == other[name].sha256 for name in RESULT_ARTIFACTS)
 
 
 @contextmanager
@@ -196,20 +190,15 @@ def promotion_gate(run: Run, policy: Promote, tolerance: float) -> Iterator[Verd
 
 
 def _apply(verdict: Verdict, store: Store, record: RunRecord, before: Current | None) -> None:
-    assert record.dataset is not None
-    current = Current(
-        run=record.run,
-        at=now(),
-        who=record.who,
-        why=verdict.reason,
-        identity=record.dataset,
-        artifacts=record.artifacts,
-    )
-    if verdict.action == "refuse":
-        append_entry(store, LogEntry(**{**current.entry.model_dump(), "action": "refuse"}))
-        return
     if verdict.action == "keep":
         assert before is not None
         # The current run stays, with the newest versions of the same results, and a report that shows its own reason.
         current = before.model_copy(update={"artifacts": record.artifacts})
+    else:
+        entry = LogEntry(action=verdict.action, run=record.run, at=now(), who=record.who, why=verdict.reason)
+        if verdict.action == "refuse":
+            append_entry(store, entry)
+            return
+        assert record.dataset is not None
+        current = Current(**entry.model_dump(), identity=record.dataset, artifacts=record.artifacts)
     make_current(store, current, before, advice="run again, so that the gate compares with that one")

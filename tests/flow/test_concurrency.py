@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from killing import Process, kill, next_line, python_process, resume
-from pipeline import TIMEOUT_S, Pipeline, made
+from pipeline import TIMEOUT_S, Pipeline, built
 from places import SOAK
 from tiny_artifacts import finished_run, identity_of, run_payloads
 
@@ -157,7 +157,7 @@ def on_one_server(pipeline: Pipeline, prefect_url: str) -> Pipeline:
 
 
 def run_at_once(pipeline: Pipeline, archive: Path, seeds: list[int]) -> dict[str, int]:
-    """What whole pipelines made altogether, that all start at once and must all end well."""
+    """The artifacts that pipelines which start at once build altogether; all must succeed."""
     started_at_once = [pipeline.start("--source", archive, "--epochs", 1, "--seed", seed) for seed in seeds]
     try:
         printed = [process.communicate(timeout=TIMEOUT_S)[0] for process in started_at_once]
@@ -166,7 +166,7 @@ def run_at_once(pipeline: Pipeline, archive: Path, seeds: list[int]) -> dict[str
             process.kill()
     bad = [words for process, words in zip(started_at_once, printed, strict=True) if process.returncode]
     assert not bad, "\n\n".join(bad)
-    return Counter(name for words in printed for name in made(words))
+    return Counter(name for words in printed for name in built(words))
 
 
 def cifar(pipeline: Pipeline, *arguments: str) -> str:

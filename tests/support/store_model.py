@@ -196,7 +196,7 @@ class StoreModel:
         ignored = {PurePosixPath(name) for name in (".work", ".quarantine", "runs", *damaged)}
         paths = [PurePosixPath(name) for name in self.place.hidden()]
         hidden = [str(path) for path in paths if not {path, *path.parents} & ignored]
-        return [*hidden, *map(str, self.place.local.glob("staging/*")), *map(str, self.place.local.glob("trash/*"))]
+        return [*hidden, *map(str, self.place.local.glob("staging/*"))]
 
     def _check_current_run(self) -> None:
         current, promotions = self.current(), self.promotions()

@@ -54,7 +54,8 @@ def predict_files(folder: Path, paths: Sequence[str], classifier: Classifier, sh
                     predictions.write_table(_predictions(pictures, probabilities, classes, summary.images))
                     summary.add(pictures, probabilities)
                 if failures:
-                    unreadable.write_table(_unreadable(failures))
+                    rows = [{"path": as_text(file.path), "reason": file.reason} for file in failures]
+                    unreadable.write_table(pa.Table.from_pylist(rows, UNREADABLE))
                     summary.add_unreadable(failures)
         if not summary.images:
             got = f"{summary.unreadable:,} unreadable"
@@ -83,8 +84,3 @@ def _predictions(
     """The columns of every `predictions.parquet`, with the path after the index."""
     paths = pa.array([as_text(picture.path) for picture in pictures], pa.string())
     return predictions_table(None, probabilities, classes, first_index).add_column(1, UNREADABLE.field("path"), paths)
-
-
-def _unreadable(files: Sequence[Unreadable]) -> pa.Table:
-    paths, reasons = [as_text(file.path) for file in files], [file.reason for file in files]
-    return pa.table({"path": paths, "reason": reasons}, UNREADABLE)

@@ -2,25 +2,21 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from tasks.core.config import ExportFormat, Normalization
-from tasks.core.data.dataset import Dataset, Images, load_dataset
+from tasks.core.data.dataset import Images, load_dataset
 from tasks.core.data.identity import Identity
 from tasks.core.errors import EnvironmentFailure, InputError
 from tasks.core.evaluation.evaluate import predict_probabilities
 from tasks.core.frozen_model import FrozenModel
-from tasks.core.inference.classifier import trusted_model
+from tasks.core.inference.classifier import Classifier, load_classifier
 from tasks.core.inference.export_formats import FORMATS, PixelClassifier, Predict
-from tasks.core.models.weights import load_lineage, load_network
-from tasks.core.recipes import TestAugmentation
 from tasks.core.reports.output_files import check_output
 from tasks.core.runtime import files
 from tasks.core.runtime.environment import library_version
@@ -31,8 +27,6 @@ from tasks.core.store.history import find_artifact, find_run
 
 VERIFIED_IMAGES = 1_000
 TOLERANCE = 1e-4  # other libraries add floats in another order
-STORED = "the stored predictions of the run"
-RECOMPUTED = "new predictions on a CPU without test augmentation"
 CPU = torch.device("cpu")
 
 
@@ -62,17 +56,6 @@ class ExportCheck(FrozenModel):
     versions: dict[str, str]
 
 
-@dataclass(frozen=True)
-class TrainedNetwork:
-    """The network of a run, and the probabilities [N, classes] that an exported file must predict for `images`."""
-
-    classifier: PixelClassifier
-    description: Description
-    images: Images
-    reference: str
-    expected: NDArray[np.float32]
-
-
 def export(
     store: Store, run: str, export_format: ExportFormat, output: Path | None = None, model: str | None = None
 ) -> ExportCheck:
@@ -87,17 +70,28 @@ def export(
     _require_installed(file_format.libraries)
     run = find_run(store, run).run
     target, check_file = _output_files(output or Path(f"{run}{file_format.suffix}"))
-    trained = _load_trained(store, run, model)
+    trained = load_classifier(store, run, CPU, model)
+    description = Description(
+        run=run,
+        model=trained.lineage.recipe.model,
+        weights=trained.weights,
+        dataset=trained.lineage.dataset,
+        generated_images=trained.lineage.dataset.is_generated,
+        classes=trained.lineage.classes,
+        normalization=trained.normalization,
+    )
+    images, expected, reference = _expected_probabilities(store, trained)
+    classifier = PixelClassifier(trained.network, trained.normalization)
     with files.atomic_write(target) as file:
-        file.write_bytes(file_format.to_bytes(trained.classifier, trained.description.model_dump_json()))
+        file.write_bytes(file_format.to_bytes(classifier, description.model_dump_json()))
         check = ExportCheck(
             file=target.name,
             sha256=files.sha256_of(file),
             format=export_format,
-            exported=trained.description,
-            reference=trained.reference,
-            images=len(trained.images),
-            largest_difference=_verify(file_format.load(file, trained.classifier), trained),
+            exported=description,
+            reference=reference,
+            images=len(images),
+            largest_difference=_verify(file_format.load(file, classifier), images, expected, reference),
             tolerance=TOLERANCE,
             versions={name: library_version(name) for name in ("cifar-flow", "torch", *file_format.libraries)},
         )
@@ -107,79 +101,49 @@ def export(
 
 def _require_installed(libraries: Sequence[str]) -> None:
     if missing := [name for name in libraries if not find_spec(name)]:
-        raise InputError(
-            "--format",
-            expected=f"{', '.join(missing)} to be installed",
-            advice="install the extra of cifar-flow: pip install '.[export]'",
-        )
+        advice = "install the extra of cifar-flow: pip install '.[export]'"
+        raise InputError("--format", expected=f"{', '.join(missing)} to be installed", advice=advice)
 
 
 def _output_files(output: Path) -> tuple[Path, Path]:
     target = output.absolute()
     check_file = target.with_name(f"{target.name}.check.json")
     check_output(target, check_file)
-    if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
-        raise InputError(
-            "--output", expected="a writable folder", got=str(target.parent), advice="give another --output"
-        )
+    folder = target.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError("--output", expected="a writable folder", got=str(folder), advice="give another --output")
     return target, check_file
 
 
-def _load_trained(store: Store, run: str, model: str | None) -> TrainedNetwork:
-    """Load the network of a run in float32 on the CPU, with its first test images."""
-    refs = {name: find_artifact(store, run, name) for name in ("dataset", "weights", "predictions")}
-    weights, whole = store.open(refs["weights"]), load_dataset(store.open(refs["dataset"]))
-    images, labels = np.array(whole.test_images[:VERIFIED_IMAGES]), whole.test_labels[:VERIFIED_IMAGES]
-    dataset = replace(whole, test_images=images, test_labels=labels)
-    recipe = load_lineage(weights).recipe
-    network = load_network(weights, trusted_model(recipe.model, model), CPU)
-    reference, expected = _expected(store, refs["predictions"], network, dataset, recipe.test_augmentation)
-    description = Description(
-        run=run,
-        model=recipe.model,
-        weights=refs["weights"],
-        dataset=dataset.identity,
-        generated_images=dataset.identity.is_generated,
-        classes=dataset.classes,
-        normalization=dataset.normalization,
-    )
-    classifier = PixelClassifier(network, dataset.normalization)
-    return TrainedNetwork(classifier, description, images, reference, expected)
-
-
-def _expected(
-    store: Store, predictions: ArtifactRef, network: nn.Module, dataset: Dataset, augmentation: TestAugmentation
-) -> tuple[str, NDArray[np.float32]]:
-    """The reference and its probabilities: the stored ones if a CPU computed them without test augmentation.
+def _expected_probabilities(store: Store, trained: Classifier) -> tuple[Images, NDArray[np.float32], str]:
+    """The first test images, the probabilities that an exported file must predict for them, and their origin.
 
     Raises:
         InputError: The network's code now predicts something else than in the run. This is not checked for GPUs.
     """
+    dataset, predictions = (find_artifact(store, trained.run, name) for name in ("dataset", "predictions"))
+    images = np.array(load_dataset(store.open(dataset)).test_images[:VERIFIED_IMAGES])
     table = read_table(store.open(predictions) / "predictions.parquet").head(VERIFIED_IMAGES)
     manifest = store.manifest(predictions.name, predictions.version)
     if manifest and manifest.key.environment["device"] == CPU.type:
-        stored = table[[f"prob_{name}" for name in dataset.classes]].to_numpy(np.float32)
-        if not np.allclose(_predict(network, dataset, augmentation), stored, rtol=0, atol=TOLERANCE):
+        stored = table[[f"prob_{name}" for name in trained.lineage.classes]].to_numpy(np.float32)
+        if not np.allclose(trained.probabilities(images), stored, rtol=0, atol=TOLERANCE):
             raise InputError("model: the network predicts something else than in the run", advice="restore its code")
-        if augmentation == "none":
-            return STORED, stored
-    return RECOMPUTED, _predict(network, dataset)
+        if trained.lineage.recipe.test_augmentation == "none":
+            return images, stored, "the stored predictions of the run"
+    expected = predict_probabilities(trained.network, torch.from_numpy(images), trained.normalization)
+    return images, expected, "new predictions on a CPU without test augmentation"
 
 
-def _predict(network: nn.Module, dataset: Dataset, augmentation: TestAugmentation = "none") -> NDArray[np.float32]:
-    images = torch.from_numpy(dataset.test_images)
-    return predict_probabilities(network, images, dataset.normalization, augmentation)
-
-
-def _verify(predict: Predict, trained: TrainedNetwork) -> float:
+def _verify(predict: Predict, images: Images, expected: NDArray[np.float32], reference: str) -> float:
     """Return the largest difference of the file's probabilities from the expected ones, if it is small enough."""
-    batches = np.split(trained.images, [1])  # one image, then the others: a batch may have any size
+    batches = np.split(images, [1])  # one image, then the others: a batch may have any size
     probabilities = np.concatenate([predict(batch) for batch in batches if len(batch)])
-    difference = float(np.abs(probabilities - trained.expected).max())
+    difference = float(np.abs(probabilities - expected).max())
     if not difference <= TOLERANCE:  # also refuses NaN
         raise EnvironmentFailure(
             "export",
-            expected=f"probabilities within {TOLERANCE:g} of {trained.reference} on {len(probabilities):,} test images",
+            expected=f"probabilities within {TOLERANCE:g} of {reference} on {len(probabilities):,} test images",
             got=f"a difference of {difference:.2g}",
             advice="no file was written; the prediction for an image must not depend on the rest of its batch",
         )

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
-from copy import deepcopy
 from io import BytesIO, StringIO
 from pathlib import Path
 from traceback import extract_tb
@@ -79,12 +78,7 @@ def load_onnx(path: Path, _: PixelClassifier) -> Predict:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-    def predict(images: Images) -> NDArray[np.float32]:
-        probabilities: NDArray[np.float32] = session.run(["probabilities"], {"images": images})[0]
-        return probabilities
-
-    return predict
+    return lambda images: session.run(["probabilities"], {"images": images})[0]
 
 
 def program_bytes(classifier: PixelClassifier, metadata: str) -> bytes:
@@ -104,16 +98,13 @@ def safetensors_bytes(classifier: PixelClassifier, metadata: str) -> bytes:
 
 
 def load_safetensors(path: Path, classifier: PixelClassifier) -> Predict:
-    """Read the tensors back, which must equal the weights of the network bit for bit."""
-    read, own = safetensors.torch.load_file(path), _state(classifier.network)
-    differing = sorted(name for name in own.keys() | read.keys() if not _has_same_bits(own.get(name), read.get(name)))
+    """Read the tensors back, which must equal the weights of the network bit for bit, and so predict the same."""
+    read = safetensors.torch.load_file(path)
+    differing = {name for name, _ in _bits(read).items() ^ _bits(_state(classifier.network)).items()}
     if differing:
-        raise EnvironmentFailure(
-            "export", expected="the weights as they were written", got=f"others in {', '.join(differing)}"
-        )
-    loaded = deepcopy(classifier)
-    loaded.network.load_state_dict(read)
-    return _predictor(loaded)
+        got = f"others in {', '.join(sorted(differing))}"
+        raise EnvironmentFailure("export", expected="the weights as they were written", got=got)
+    return _predictor(classifier)
 
 
 def _predictor(classify: Callable[[Tensor], Tensor]) -> Predict:
@@ -129,10 +120,12 @@ def _state(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().contiguous().clone() for name, tensor in network.state_dict().items()}
 
 
-def _has_same_bits(one: Tensor | None, other: Tensor | None) -> bool:
-    if one is None or other is None or (one.dtype, one.shape) != (other.dtype, other.shape):
-        return False
-    return torch.equal(one.flatten().view(torch.uint8), other.flatten().view(torch.uint8))
+def _bits(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.dtype, torch.Size, bytes]]:
+    """Every tensor in a form that is equal only bit for bit."""
+    return {
+        name: (tensor.dtype, tensor.shape, tensor.flatten().view(torch.uint8).numpy().tobytes())
+        for name, tensor in tensors.items()
+    }
 
 
 @contextmanager

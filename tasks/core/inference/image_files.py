@@ -14,13 +14,10 @@ SUFFIXES = {".jpeg", ".jpg", ".png", ".webp"}
 FORMATS = "PNG, JPEG or WebP files"
 MAX_NAMES_IN_ERROR = 3
 
-
-def check_images(names: Sequence[str]) -> None:
-    """Raise InputError if a name does not exist, or if there are no image files at all."""
-    _find_images(names)
+_real_folder = cache(os.path.realpath)
 
 
-def find_images(names: Sequence[str]) -> list[str]:
+def find_images(names: Sequence[str], *, log_empty: bool = True) -> list[str]:
     """Return the files that the names stand for, each once, and log the names without images.
 
     A folder stands for the image files in it and its subfolders, sorted, without hidden files and linked folders.
@@ -29,10 +26,21 @@ def find_images(names: Sequence[str]) -> list[str]:
     Raises:
         InputError: A name does not exist, or there are no image files at all.
     """
-    paths, names_without_images = _find_images(names)
-    for name in names_without_images:
+    paths: dict[tuple[str, str], str] = {}
+    names_without_images: list[str] = []
+    for name in names:
+        matches = list(_files(name))
+        for path in matches:
+            # Two names of one file are equal here; a link to a file is a file of its own.
+            paths.setdefault((_real_folder(str(Path(path).parent)), Path(path).name), path)
+        if not matches:
+            names_without_images.append(name)
+    if not paths:
+        got = f"none in {', '.join(printable(name) for name in names_without_images[:MAX_NAMES_IN_ERROR])}"
+        raise InputError("images", expected=FORMATS, got=got, advice="give other files, folders or globs")
+    for name in names_without_images if log_empty else []:
         logger.info(f"predict: no {FORMATS} in {printable(name)}")
-    return paths
+    return list(paths.values())
 
 
 def absolute_name(name: str) -> str:
@@ -57,36 +65,15 @@ def as_text(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _find_images(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The image files, and the names that have none."""
-    paths: dict[tuple[str, str], str] = {}
-    names_without_images: list[str] = []
-    for name in names:
-        matches = list(_matches(name))
-        for path in matches:
-            paths.setdefault(_identity(path), path)
-        if not matches:
-            names_without_images.append(name)
-    if not paths:
-        places = ", ".join(printable(name) for name in names_without_images[:MAX_NAMES_IN_ERROR])
-        raise InputError(
-            "images", expected=FORMATS, got=f"none in {places}", advice="give other files, folders or globs"
-        )
-    return list(paths.values()), names_without_images
-
-
-def _matches(name: str) -> Iterator[str]:
+def _files(name: str) -> Iterator[str]:
     if name and os.path.lexists(name):  # also a name with brackets, and a broken link
-        yield from _files(name)
+        matches = [name]
     elif glob.has_magic(name):
-        for match in sorted(glob.iglob(name, recursive=True)):  # noqa: PTH207 - patterns are absolute
-            yield from _files(match)
+        matches = sorted(glob.iglob(name, recursive=True))  # noqa: PTH207 - patterns are absolute
     else:
         raise InputError("images", expected="a file, folder or glob", got=f"'{printable(name)}', which does not exist")
-
-
-def _files(name: str) -> Iterator[str]:
-    return _files_in_folder(name) if Path(name).is_dir() else iter([name])
+    for match in matches:
+        yield from _files_in_folder(match) if Path(match).is_dir() else [match]
 
 
 def _files_in_folder(folder: str) -> Iterator[str]:
@@ -100,13 +87,3 @@ def _files_in_folder(folder: str) -> Iterator[str]:
 def _raise_unreadable(error: OSError) -> NoReturn:
     folder = printable(os.fsdecode(error.filename))
     raise EnvironmentFailure(f"images: {error.strerror}: {folder}", advice="check its permissions") from error
-
-
-def _identity(path: str) -> tuple[str, str]:
-    """Equal for two names of one file; a link to a file is a file of its own."""
-    return _real_folder(str(Path(path).parent)), Path(path).name
-
-
-@cache
-def _real_folder(folder: str) -> str:
-    return os.path.realpath(folder)

@@ -56,10 +56,6 @@ def load_network(folder: Path, model: str, device: torch.device) -> nn.Module:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise InputError(
-            f"model {model}",
-            expected="the trained network",
-            got=shorten(str(error), 200, placeholder=" …"),
-            advice="restore its code",
-        ) from None
+        got = shorten(str(error), 200, placeholder=" …")
+        raise InputError(f"model {model}", expected="the trained network", got=got, advice="restore its code") from None
     return network.to(device).to(memory_format=layout_for(device, lineage.recipe.precision)).eval()

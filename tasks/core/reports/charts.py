@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
+from tasks.core.evaluation.paired import Comparison
+
 INK = "#010203"  # replaced with currentColor: text and axes take the color of the page
 BLUE, ORANGE = "#4a86cf", "#c8762b"  # contrast above 3:1 on white and on near-black
 WIDTH_IN = 5.0
@@ -46,26 +48,24 @@ def accuracy_chart(per_class: pd.DataFrame) -> str:
         axes.hlines(tested.index, tested["accuracy_low"], tested["accuracy_high"], color=INK, linewidth=1.5)
         overall = tested["correct"].sum() / tested["support"].sum()
         axes.axvline(overall, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.text(overall, -0.8, f"overall {overall:.1%}", ha=_alignment(overall), va="bottom")
+        alignment = "left" if overall < 0.15 else "right" if overall > 0.85 else "center"
+        axes.text(overall, -0.8, f"overall {overall:.1%}", ha=alignment, va="bottom")
         axes.set(xlim=(0, 1), xticks=[0, 0.25, 0.5, 0.75, 1])
         axes.xaxis.set_major_formatter("{x:.0%}")
         return _svg(figure, "Accuracy of each class with its 95% interval")
 
 
-def difference_chart(changes: pd.DataFrame) -> str:
-    """Differences in accuracy with their 95% intervals; a dot is filled where the interval excludes 0.
-
-    Args:
-        changes: One row for each dot: `name`, `value`, `low`, `high`.
-    """
+def difference_chart(comparison: Comparison) -> str:
+    """Differences in accuracy with their 95% intervals; a dot is filled where the interval excludes 0."""
     with matplotlib.style.context(STYLE):
-        in_points = (100 * changes[["value", "low", "high"]]).to_numpy().tolist()
-        figure, axes = _row_axes(changes["name"], [_signed(value, ".1f") for value, _, _ in in_points])
+        names = ["all", *(each.class_name for each in comparison.per_class)]
+        differences = [each.difference for each in (comparison, *comparison.per_class)]
+        figure, axes = _row_axes(names, [_signed(100 * each.value, ".1f") for each in differences])
         axes.axvline(0, color=INK, linewidth=1)
-        for row, (value, low, high) in enumerate(in_points):
-            is_filled = low > 0 or high < 0
-            axes.hlines(row, low, high, color=BLUE, linewidth=2)
-            axes.plot(value, row, "o", color=BLUE, markersize=7, fillstyle="full" if is_filled else "none")
+        for row, each in enumerate(differences):
+            fill = "full" if each.low > 0 or each.high < 0 else "none"
+            axes.hlines(row, 100 * each.low, 100 * each.high, color=BLUE, linewidth=2)
+            axes.plot(100 * each.value, row, "o", color=BLUE, markersize=7, fillstyle=fill)
         axes.text(0, 1.02, "points of accuracy", transform=axes.transAxes, ha="left", va="bottom")
         axes.locator_params(axis="x", nbins=6)
         axes.xaxis.set_major_formatter(lambda value, _: _signed(value, "g"))
@@ -137,16 +137,6 @@ def _step_axes(training: pd.DataFrame, title: str) -> tuple[Figure, Axes]:
     """Axes over the training steps, with a line at the start of each epoch."""
     figure, axes = _axes(height_in=3.1, left_in=0.5, right_in=0.55)
     axes.set_xlim(0, training["step"].iloc[-1])
-    _mark_epochs(axes, training)
-    axes.text(-0.02, 1.13, title, transform=axes.transAxes, ha="left")
-    axes.set_xlabel("training step")
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.locator_params(axis="x", nbins=5, integer=True)
-    axes.grid(axis="y")
-    return figure, axes
-
-
-def _mark_epochs(axes: Axes, training: pd.DataFrame) -> None:
     ends = training.groupby("epoch")["step"].max()
     starts = ends.shift(fill_value=0)
     every = -(-len(ends) // MAX_EPOCH_LABELS)
@@ -155,6 +145,12 @@ def _mark_epochs(axes: Axes, training: pd.DataFrame) -> None:
         x = (starts[epoch] + ends[epoch]) / 2 if every == 1 else starts[epoch]
         label = f"epoch {epoch}" if len(ends) <= MAX_EPOCH_LABELS // 2 or epoch == ends.index[0] else str(epoch)
         axes.text(x, 1.01, label, transform=axes.get_xaxis_transform(), ha="center", va="bottom", alpha=0.75)
+    axes.text(-0.02, 1.13, title, transform=axes.transAxes, ha="left")
+    axes.set_xlabel("training step")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.locator_params(axis="x", nbins=5, integer=True)
+    axes.grid(axis="y")
+    return figure, axes
 
 
 def _reliability_axes() -> tuple[Figure, Axes]:
@@ -176,10 +172,6 @@ def _axes(height_in: float, left_in: float, right_in: float) -> tuple[Figure, Ax
     width, height = WIDTH_IN - left_in - right_in, height_in - top_in - bottom_in
     box = (left_in / WIDTH_IN, bottom_in / height_in, width / WIDTH_IN, height / height_in)
     return figure, figure.add_axes(box)
-
-
-def _alignment(share: float) -> str:
-    return "left" if share < 0.15 else "right" if share > 0.85 else "center"
 
 
 def _signed(value: float, number_format: str) -> str:

@@ -15,18 +15,17 @@ def render(template: str, script: str | None = None, **context: Any) -> str:
     """Render a page; a browser runs no script in it but `script`, a file next to the template."""
     code = (TEMPLATES / script).read_text(encoding="utf-8") if script else ""
     digest = b64encode(hashlib.sha256(code.encode()).digest()).decode()
-    return _environment().get_template(template).render(script=code, script_digest=digest, **context)
+    return ENVIRONMENT.get_template(template).render(script=code, script_digest=digest, **context)
 
 
 def digests(template: str, script: str | None = None) -> dict[str, str]:
     """Return the SHA-256 of each file that a page is rendered from, by its path in the project."""
     names, waiting = set[str](), [template, *([script] if script else [])]
-    environment = _environment()
     while waiting:
         name = waiting.pop()
         names.add(name)
         if name.endswith(".j2"):
-            source = environment.parse((TEMPLATES / name).read_text(encoding="utf-8"))
+            source = ENVIRONMENT.parse((TEMPLATES / name).read_text(encoding="utf-8"))
             waiting += [each for each in meta.find_referenced_templates(source) if each and each not in names]
     return {
         f"tasks/core/reports/templates/{name}": hashlib.sha256((TEMPLATES / name).read_bytes()).hexdigest()
@@ -42,25 +41,6 @@ def interval(low: float | None, high: float | None) -> str:
     return "–" if low is None or high is None else f"{low * 100:.1f}–{high * 100:.1f}%"
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": percent,
-        "interval": interval,
-        "number": "{:.3f}".format,
-        "many": "{:,}".format,
-        "duration": _duration,
-        "moment": _moment,
-    }
-    return environment
-
-
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"
@@ -69,3 +49,16 @@ def _duration(seconds: float) -> str:
 def _moment(iso_time: str) -> str:
     moment = datetime.fromisoformat(iso_time)
     return f"{moment:%Y-%m-%d %H:%M:%S} {moment.tzname() or ''}".rstrip()
+
+
+ENVIRONMENT = Environment(
+    loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+ENVIRONMENT.filters |= {
+    "percent": percent,
+    "interval": interval,
+    "number": "{:.3f}".format,
+    "many": "{:,}".format,
+    "duration": _duration,
+    "moment": _moment,
+}

@@ -10,11 +10,7 @@ MAX_NAME_BYTES = 240  # file systems take 255; a file that is being written has 
 
 
 def comparison_files(page: Path) -> tuple[Path, Path]:
-    """Return the page of a comparison and the JSON file next to it.
-
-    Raises:
-        InputError: They cannot be written there.
-    """
+    """Return the page of a comparison and the JSON file next to it, after `check_output`."""
     if page.suffix != ".html":
         raise InputError("--html", expected="a file name that ends in .html", got=str(page))
     files = page, page.with_suffix(".json")
@@ -23,11 +19,7 @@ def comparison_files(page: Path) -> tuple[Path, Path]:
 
 
 def prediction_files(folder: Path) -> tuple[Path, Path, Path]:
-    """Return the gallery, the table of unreadable files and the table of predictions.
-
-    Raises:
-        InputError: They cannot be written there.
-    """
+    """Return the gallery and the tables of unreadable files and of predictions, after `check_output`."""
     files = folder / "gallery.html", folder / "unreadable.parquet", folder / "predictions.parquet"
     check_output(*files)
     return files
@@ -44,9 +36,8 @@ def check_output(*files: Path, option: str = "--output") -> None:
         if os.path.isfile(file.parent):  # noqa: PTH113
             raise _folder_is_a_file(file.parent, option)
         if os.path.isfile(file.parent / DESCRIPTION):  # noqa: PTH113
-            raise InputError(
-                option, expected="a folder outside the store", got=f"the store {file.parent}", advice=advice
-            )
+            got = f"the store {file.parent}"
+            raise InputError(option, expected="a folder outside the store", got=got, advice=advice)
 
 
 def make_output_folder(folder: Path, option: str = "--output") -> None:

@@ -50,8 +50,7 @@ def report_facts(
 
     `tasks` names the task of each artifact, in the order of the pipeline.
     """
-    first_manifests = {name: store.first_with_same_bytes(artifacts[name]) for name in tasks}
-    manifests = {name: manifest for name, manifest in first_manifests.items() if manifest}
+    manifests = {name: first for name in tasks if (first := store.first_with_same_bytes(artifacts[name]))}
     lineage = load_lineage(store.open(artifacts["weights"]))
     return Facts(
         recipe=lineage.recipe.model_dump(mode="json"),
@@ -77,24 +76,22 @@ def report_facts(
 
 def reproduction_command(recipe: Recipe, seed: int, dataset: Identity, weights: Manifest) -> str:
     """Return the command that trains the same weights; an archive is named by its digest, not by its path."""
-    options: dict[str, JsonValue] = {}
-    if dataset.kind == "generated":
-        options["source"] = "synthetic"
-    elif dataset.kind == "archive":
-        options |= {"source": "ARCHIVE", "sha256": dataset.sha256}
-    defaults = RECIPES[recipe.name].model_dump(mode="json")
-    options["recipe"] = recipe.name
-    options |= {name: value for name, value in recipe.model_dump(mode="json").items() if defaults[name] != value}
-    environment = weights.key.environment
-    options |= {"seed": seed, "device": environment["device"]}
-    if validation := weights.key.settings["validation"]:
-        options["validation"] = validation
-    if environment["devices"] != 1:
-        options["devices"] = environment["devices"]
-    if environment["deterministic"]:
-        options["deterministic"] = True
+    environment, defaults = weights.key.environment, RECIPES[recipe.name].model_dump(mode="json")
+    options: dict[str, JsonValue] = {
+        "source": {"generated": "synthetic", "archive": "ARCHIVE"}.get(dataset.kind),
+        "sha256": dataset.sha256 if dataset.kind == "archive" else None,
+        "recipe": recipe.name,
+        **{name: value for name, value in recipe.model_dump(mode="json").items() if defaults[name] != value},
+        "seed": seed,
+        "device": environment["device"],
+        "validation": weights.key.settings["validation"] or None,
+        "devices": environment["devices"] if environment["devices"] != 1 else None,
+        "deterministic": environment["deterministic"] or None,
+    }
     words = ["python", "flows/cifar_flow.py"]
     for name, value in options.items():
+        if value is None:
+            continue
         option = name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")

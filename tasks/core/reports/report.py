@@ -1,15 +1,13 @@
 """The report of a run: a self-contained page, and its numbers as JSON."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from tasks.core.data.checks import DataChecks, describe_checks, load_checks
@@ -62,19 +60,8 @@ class Metrics(FrozenModel):
     scores: dict[str, Estimate]
 
 
-class ConfusionRow(NamedTuple):
-    """A row of the confusion matrix; each cell is a count and its share of the row."""
-
-    label: str
-    cells: list[tuple[int, float]]
-
-
 def build_report(folder: Path, facts: Facts, payloads: Mapping[str, Path]) -> None:
-    """Write `report.html` and `metrics.json` to `folder`.
-
-    Args:
-        payloads: The folder of each artifact's files, by the name of the artifact.
-    """
+    """Write `report.html` and `metrics.json` to `folder`, from the folder of each artifact's files, by its name."""
     weights, predictions, per_class = (payloads[name] for name in ("weights", "predictions", "per_class"))
     results = Results(
         dataset=load_dataset(payloads["dataset"]),
@@ -105,8 +92,8 @@ def write_report(folder: Path, facts: Facts, results: Results) -> None:
         held_out=bool(training["validation_accuracy"].notna().any()),
         accuracy_chart=accuracy_chart(results.per_class),
         reliability_chart=reliability_chart(results.calibration),
-        per_class=_records(results.per_class),
-        confusion=list(_confusion_rows(confusion_matrix(results.predictions), dataset.classes)),
+        per_class=_without_nan(results.per_class).to_dict("records"),
+        confusion=confusion_matrix(results.predictions).tolist(),
         gallery=make_gallery(dataset, results.predictions),
     )
     numbers = json.dumps(metrics.model_dump(), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
@@ -118,8 +105,7 @@ def compute_metrics(facts: Facts, results: Results) -> Metrics:
     dataset, training, per_class = results.dataset, results.training, results.per_class
     correct, images = int(per_class["correct"].sum()), int(per_class["support"].sum())
     low, high = wilson_interval(correct, images)
-    accuracies = per_class.set_index("class")["accuracy"]
-    tested = accuracies[per_class["support"].to_numpy() > 0].astype(float)
+    tested = per_class.query("support > 0").set_index("class")["accuracy"]
     return Metrics(
         accuracy=correct / images,
         accuracy_low=low,
@@ -129,11 +115,8 @@ def compute_metrics(facts: Facts, results: Results) -> Metrics:
         final_loss=float(training["running_loss"].iloc[-1]),
         dataset=dataset.identity.model_dump(),
         generated_images=dataset.identity.is_generated,
-        recipe=facts.recipe,
-        seed=facts.seed,
-        promoted=facts.promoted,
-        verdict=facts.verdict,
-        per_class={str(name): _number_or_none(accuracy) for name, accuracy in accuracies.items()},
+        **facts.model_dump(include={"recipe", "seed", "promoted", "verdict"}),
+        per_class=_without_nan(per_class).set_index("class")["accuracy"].to_dict(),
         best_class=str(tested.idxmax()),
         worst_class=str(tested.idxmin()),
         scores=dict(results.scores),
@@ -157,20 +140,6 @@ def summary_markdown(content: Mapping[str, Any]) -> str:
     return "\n\n".join(escape(line, quote=False) for line in lines)
 
 
-def _confusion_rows(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Iterator[ConfusionRow]:
-    for name, row in zip(classes, counts.tolist(), strict=True):
-        images = max(sum(row), 1)
-        yield ConfusionRow(name, [(count, count / images) for count in row])
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table for the template, with None for a missing value."""
-    return [
-        {str(name): None if pd.isna(value) else value for name, value in row.items()}
-        for row in table.to_dict("records")
-    ]
-
-
-def _number_or_none(value: Any) -> float | None:
-    """JSON has no NaN, which a class without test images has."""
-    return float(value) if pd.notna(value) else None
+def _without_nan(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with None for its missing values: JSON has no NaN, which a class without test images has."""
+    return table.astype(object).where(table.notna(), None)

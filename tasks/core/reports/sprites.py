@@ -1,7 +1,6 @@
 """Images as data URIs: single images, rows of images, and sprite sheets."""
 
 from base64 import b64encode
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -18,14 +17,6 @@ SIDE = 32
 WEBP_QUALITY = 85  # about 0.5 kB per image
 
 
-@dataclass(frozen=True)
-class GridRow:
-    """One row of a grid of images, with the label of each image."""
-
-    uri: str
-    labels: tuple[str, ...]
-
-
 class SpriteSheet(NamedTuple):
     """Many images in one, row by row; a page shows each of them by its position."""
 
@@ -34,16 +25,13 @@ class SpriteSheet(NamedTuple):
     rows: int
 
 
-def training_grid(dataset: Dataset, seed: int) -> list[GridRow]:
-    """Random training images, in rows above their labels."""
+def training_grid(dataset: Dataset, seed: int) -> list[tuple[str, list[str]]]:
+    """Rows of random training images as data URIs, each with the labels of its images."""
     total = len(dataset.train_images)
     chosen = np.random.default_rng(seed).choice(total, min(total, GRID_IMAGES), replace=False)
     rows = [chosen[start : start + GRID_COLUMNS] for start in range(0, len(chosen), GRID_COLUMNS)]
     return [
-        GridRow(
-            uri=row_data_uri(dataset.train_images[row]),
-            labels=tuple(dataset.classes[label] for label in dataset.train_labels[row]),
-        )
+        (row_data_uri(dataset.train_images[row]), [dataset.classes[label] for label in dataset.train_labels[row]])
         for row in rows
     ]
 

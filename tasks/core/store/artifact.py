@@ -123,13 +123,11 @@ class Outcome:
     message: str
 
 
-def explain_miss(key: Key, earlier: Iterable[Manifest]) -> str | None:
-    """How a key differs from the most similar earlier version, the newest of several; None if there is none."""
+def explain_miss(key: Key, earlier: Iterable[Manifest]) -> str:
+    """How a key differs from the most similar earlier version, the newest of several; empty if there is none."""
     after = ingredients(key)
     differences = [_differences(ingredients(manifest.key), after) for manifest in reversed(list(earlier))]
-    nearest = min(differences, key=len, default=None)
-    if nearest is None:
-        return None
+    nearest = min(differences, key=len, default=[])
     more = len(nearest) - MAX_DIFFERENCES
     return ", ".join(nearest[:MAX_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
 

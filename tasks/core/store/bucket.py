@@ -8,37 +8,27 @@ in AWS's own tools, and are never written anywhere.
 import hashlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from tasks.core.config import cache_folder
 from tasks.core.errors import EnvironmentFailure, InputError
-from tasks.core.frozen_model import FrozenModel
 from tasks.core.runtime import files
 from tasks.core.store.artifact import FileFacts, Manifest
 from tasks.core.store.storage import MANIFEST, QUARANTINE, Storage, manifest_name, timestamped
 
 CHECK_LOGIN = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
 NO_BUCKET = "NoSuchBucket"
-NO_OBJECT = "NoSuchKey"
 CONDITION_FAILED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
-
-
-class _CopyNote(FrozenModel):
-    """The object that a local copy was downloaded from, and the digest of its bytes."""
-
-    etag: str
-    sha256: str
 
 
 @dataclass(frozen=True)
 class Bucket(Storage):
     """Storage under an `s3://bucket/prefix`; payloads are copied to this machine and checked there."""
 
+    location: str
     is_shared = True
 
     @property
@@ -46,13 +36,9 @@ class Bucket(Storage):
         return cache_folder() / hashlib.sha256(self.location.encode()).hexdigest()[:12]
 
     def read(self, name: str) -> bytes | None:
-        with self._errors():
-            try:
-                content: bytes = self._fs.cat_file(self._path(name), max_concurrency=1)
-            except FileNotFoundError as error:
-                _raise_without_bucket(error)
-                return None
-            return content
+        with self._errors(missing_ok=True):
+            return bytes(self._fs.cat_file(self._path(name), max_concurrency=1))
+        return None
 
     def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
         paths = {self._path(name): name for name in names}
@@ -75,7 +61,7 @@ class Bucket(Storage):
 
     def compare_and_swap(self, name: str, before: bytes | None, after: bytes) -> bool:
         path = self._path(name)
-        with self._errors():
+        with self._errors(missing_ok=before is not None):
             try:
                 if before is None:
                     self._fs.pipe_file(path, after, mode="create")
@@ -84,26 +70,22 @@ class Bucket(Storage):
                 if self._fs.cat_file(path, max_concurrency=1) != before:
                     return False
                 self._fs.pipe_file(path, after, IfMatch=etag)
-            except FileNotFoundError as error:
-                if before is None:
-                    raise
-                _raise_without_bucket(error)
-                return False
+                return True
             except OSError as error:
                 if not isinstance(error, FileExistsError) and _error_code(error) not in CONDITION_FAILED:
                     raise
                 return self.read(name) == after  # the first try may have succeeded without its answer arriving
-            return True
+        return False
 
     def _children(self, folder: str) -> Iterator[tuple[str, str]]:
         for entry in self._list(folder):
             yield entry["name"].rpartition("/")[2], entry["type"]
 
     def partial_writes(self, folder: str) -> list[str]:  # noqa: ARG002
-        return []  # objects in a bucket appear complete
+        return []
 
     def remove_partial_writes(self, name: str) -> None:
-        pass
+        """Nothing to do: objects appear complete."""
 
     def find_damage(
         self, folder: str, expected: Mapping[str, FileFacts], *, rehash: bool = False
@@ -138,13 +120,9 @@ class Bucket(Storage):
 
     def quarantine(self, name: str, label: str) -> None:
         target = self._path(f"{QUARANTINE}/{timestamped(label)}")
-        with self._errors():
-            for path in self._objects(name):
-                try:
-                    self._fs.cp_file(path, target + path.removeprefix(self._path(name)))
-                except FileNotFoundError as error:
-                    _raise_without_bucket(error)
-                    continue  # another machine moved it
+        for path in self._objects(name):
+            with self._errors(missing_ok=True):  # another machine may have moved it
+                self._fs.cp_file(path, target + path.removeprefix(self._path(name)))
                 self._fs.rm_file(path)
 
     def delete(self, folder: str) -> None:
@@ -158,13 +136,22 @@ class Bucket(Storage):
         return sum(entry["size"] for entry in self._objects(folder).values())
 
     def _note(self, name: str) -> Path:
-        """The file with the `_CopyNote` of an object's local copy."""
+        """The file with the ETag and the digest of an object's local copy."""
         copy = self.local_folder(name)
         return copy.with_name(f".{copy.name}.copy")
 
     @property
     def _fs(self) -> Any:
-        return _file_system()
+        """The connection; s3fs itself caches one for each process and thread."""
+        try:
+            import s3fs
+        except ImportError:
+            advice = "install cifar-flow with its extra: pip install '.[s3]'"
+            raise InputError("store: s3:// needs s3fs", advice=advice) from None
+        limits = {"retries": {"total_max_attempts": 3, "mode": "standard"}, "connect_timeout": 5, "read_timeout": 20}
+        connection = s3fs.S3FileSystem(use_listings_cache=False, config_kwargs=limits)
+        connection.retries = 1  # botocore has retries of its own
+        return connection
 
     def _path(self, name: str) -> str:
         return f"{self.location.removeprefix('s3://')}/{name}".rstrip("/")
@@ -183,41 +170,32 @@ class Bucket(Storage):
     def _list(self, folder: str) -> list[dict[str, Any]]:
         """Name, type, size and ETag of everything directly in a folder."""
         path = self._path(folder)
-        with self._errors():
-            try:
-                return [entry for entry in self._fs.ls(path, detail=True) if entry["name"] != path]
-            except FileNotFoundError as error:
-                _raise_without_bucket(error)
-                return []
+        with self._errors(missing_ok=True):
+            return [entry for entry in self._fs.ls(path, detail=True) if entry["name"] != path]
+        return []
 
     def _download(self, name: str, etag: str, expected: FileFacts) -> str | None:
         """Have a local copy of an object; the digest of its bytes, or None if another machine moved the object."""
-        copy = self.local_folder(name)
-        note = self._note(name)
-        try:
-            last = _CopyNote.model_validate_json(note.read_bytes())
-            is_current = last == _CopyNote(etag=etag, sha256=expected.sha256)
+        copy, note = self.local_folder(name), self._note(name)
+        with suppress(OSError):  # there is no usable copy
+            is_current = note.read_bytes() == _note_content(etag, expected.sha256)
             if is_current and files.sha256_cached(copy) == expected.sha256:
                 return expected.sha256
-        except (OSError, ValidationError):
-            pass  # there is no usable copy
         copy.parent.mkdir(parents=True, exist_ok=True)
         files.check_free_space(copy.parent, expected.bytes)
-        with self._errors():
-            try:
-                with files.atomic_write(copy) as partial:
-                    self._fs.get_file(self._path(name), str(partial))
-            except FileNotFoundError as error:
-                if _error_code(error) != NO_OBJECT:
-                    raise
-                return None
+        is_downloaded = False
+        with self._errors(missing_ok=True), files.atomic_write(copy) as partial:
+            self._fs.get_file(self._path(name), str(partial))
+            is_downloaded = True
+        if not is_downloaded:
+            return None
         sha256 = files.sha256_cached(copy)
-        files.write_bytes(note, _CopyNote(etag=etag, sha256=sha256).model_dump_json().encode())
+        files.write_bytes(note, _note_content(etag, sha256))
         return sha256
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Report the server's errors on one line without any secret."""
+    def _errors(self, *, missing_ok: bool = False) -> Iterator[None]:
+        """Report the server's errors on one line without any secret; end the block at a missing object if allowed."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         what = f"store {self.location}"
@@ -230,30 +208,17 @@ class Bucket(Storage):
                 raise  # this machine's disk
             if _error_code(error) == NO_BUCKET:
                 raise InputError(f"{what}: there is no such bucket", advice="create it, or give another") from None
+            if missing_ok and isinstance(error, FileNotFoundError):
+                return
             problem = _error_code(error) or type(error).__name__
             raise EnvironmentFailure(f"{what}: {problem}", advice=f"{CHECK_LOGIN}, or try again later") from None
 
 
-def _raise_without_bucket(error: FileNotFoundError) -> None:
-    """Pass on the error of a missing bucket; a missing object is none."""
-    if _error_code(error) == NO_BUCKET:
-        raise error
+def _note_content(etag: str, sha256: str) -> bytes:
+    return files.canonical_json({"etag": etag, "sha256": sha256}).encode()
 
 
 def _error_code(error: BaseException) -> str:
     """The code that S3 gave for an error, or an empty string."""
     response = getattr(error.__cause__ or error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
-
-
-def _file_system() -> Any:
-    """The connection; s3fs itself caches one for each process and thread."""
-    try:
-        import s3fs
-    except ImportError:
-        advice = "install cifar-flow with its extra: pip install '.[s3]'"
-        raise InputError("store: s3:// needs s3fs", advice=advice) from None
-    limits = {"retries": {"total_max_attempts": 3, "mode": "standard"}, "connect_timeout": 5, "read_timeout": 20}
-    connection = s3fs.S3FileSystem(use_listings_cache=False, config_kwargs=limits)
-    connection.retries = 1  # botocore has retries of its own
-    return connection

@@ -31,12 +31,13 @@ from tasks.core.store.storage import CURRENT, LOG, QUARANTINE, ROOT_FILES, parse
 from tasks.core.store.store import Store, now
 
 PROMOTION_LOCK = "promotion"
+PromotingAction = Literal["promote", "rollback"]
 
 
 class Current(LogEntry):
     """The content of `current.json`."""
 
-    action: Literal["promote", "rollback"] = "promote"
+    action: PromotingAction = "promote"
     identity: Identity
     artifacts: dict[str, ArtifactRef]
 
@@ -86,7 +87,7 @@ def promote_run(store: Store, record: RunRecord, why: str) -> Current:
     """Promote a completed run by hand; the promotion gate is not asked."""
     with promotion_lock(store):
         before = parse_json(Current, store.storage.read(CURRENT))  # or None if it is lost, to replace it
-        return _make_existing_current(store, record, before, "promote", why, instead_of=None)
+        return _make_existing_current(store, record, before, "promote", why)
 
 
 def roll_back(store: Store, target: RunRecord, why: str) -> Current:
@@ -96,30 +97,24 @@ def roll_back(store: Store, target: RunRecord, why: str) -> Current:
         if before is None or [target.run, before.run] != standing[-2:]:
             problem = f"rollback to {target.run}: another run was promoted meanwhile"
             raise EnvironmentFailure(problem, advice="look at it, and try again")
-        return _make_existing_current(store, target, before, "rollback", why, instead_of=before.run)
+        return _make_existing_current(store, target, before, "rollback", why)
 
 
 def _make_existing_current(
-    store: Store,
-    record: RunRecord,
-    before: Current | None,
-    action: Literal["promote", "rollback"],
-    why: str,
-    instead_of: str | None,
+    store: Store, record: RunRecord, before: Current | None, action: PromotingAction, why: str
 ) -> Current:
     if record.status != "completed" or not record.dataset or not _has_root_files(record):
         got = "one whose artifacts were collected" if record.collected else f"one that is {record.status}"
         raise InputError(f"run {record.run}", expected="a completed run", got=got, advice="see `cifar history`")
-    for ref in record.artifacts.values():
-        if ref.name in ROOT_FILES.values():
-            store.open(ref)
+    for artifact in ROOT_FILES.values():
+        store.open(record.artifacts[artifact])
     current = Current(
         action=action,
         run=record.run,
         at=now(),
         who=environment.current_user(),
         why=why,
-        instead_of=instead_of,
+        instead_of=before.run if before and action == "rollback" else None,
         identity=record.dataset,
         artifacts=record.artifacts,
     )
@@ -135,7 +130,7 @@ def make_current(store: Store, current: Current, before: Current | None, *, advi
         EnvironmentFailure: The current run is no longer `before`, with the given advice.
     """
     if before:
-        _log_promotion(store, before)  # a kill may have prevented it
+        append_entry(store, before.entry)  # a kill may have prevented it
     content = store.storage.read(CURRENT)
     is_unchanged = parse_json(Current, content) == before
     if not is_unchanged or not store.storage.compare_and_swap(CURRENT, content, _to_json(current)):
@@ -206,16 +201,11 @@ def _restore_current_json(store: Store) -> None:
 
 
 def _repair_root(store: Store, current: Current) -> None:
-    _log_promotion(store, current)
+    append_entry(store, current.entry)
     _repair_root_files(store, current)
     latest = read_current(store)
     if latest and latest != current:  # another machine promoted a run meanwhile
         _repair_root(store, latest)
-
-
-def _log_promotion(store: Store, current: Current) -> None:
-    if current.entry not in read_log(store):
-        append_entry(store, current.entry)
 
 
 def _repair_root_files(store: Store, current: Current) -> None:

@@ -18,6 +18,7 @@ from tasks.core.store.storage import MANIFEST, QUARANTINE, Storage, timestamped
 class Folder(Storage):
     """Storage in a folder, on a file system whose locks work between all of its users."""
 
+    location: str
     is_shared = False
 
     @property
@@ -27,16 +28,6 @@ class Folder(Storage):
     @property
     def local(self) -> Path:
         return self.root / ".work"
-
-    @property
-    def _trash(self) -> Path:
-        return self.local / "trash"
-
-    def prepare(self) -> None:
-        super().prepare()
-        self._trash.mkdir(exist_ok=True)
-        for entry in self._trash.iterdir():
-            shutil.rmtree(entry, ignore_errors=True)
 
     def read(self, name: str) -> bytes | None:
         path = self.root / name
@@ -88,12 +79,6 @@ class Folder(Storage):
     def local_folder(self, folder: str) -> Path:
         return self.root / folder
 
-    def versions(self, name: str) -> list[str]:
-        return self.folders(name)
-
-    def payload_folder(self, manifest: Manifest) -> str:
-        return f"{manifest.name}/{manifest.version}"
-
     def publish(self, manifest: Manifest, content: bytes, staging: Path) -> bool:
         for name in manifest.files:
             files.sync(staging / name)
@@ -111,9 +96,9 @@ class Folder(Storage):
             (self.root / name).rename(folder / timestamped(label))
 
     def delete(self, folder: str) -> None:
-        trashed = self._trash / timestamped(folder)
-        (self.root / folder).rename(trashed)
-        shutil.rmtree(trashed, ignore_errors=True)  # the next opening removes the rest
+        removed = self.local / "staging" / timestamped(folder)
+        (self.root / folder).rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)  # the next opening removes the rest
 
     def bytes_in(self, folder: str) -> int:
         return sum(path.stat().st_size for path in (self.root / folder).rglob("*") if path.is_file())

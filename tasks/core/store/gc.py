@@ -40,7 +40,9 @@ def collect_garbage(store: Store, keep: int, *, dry_run: bool) -> Plan:
         plan = _plan(store, records, keep)
         if dry_run:
             return plan
-        _require_no_running(records)
+        if running := [record for record in records if record.status == "running"]:
+            problem = f"gc: run {running[0].run} of {running[0].who} is in progress; nothing was removed"
+            raise EnvironmentFailure(problem, advice="try later")
         for name in store.storage.partial_writes(RUNS):  # left by a killed collection
             store.storage.remove_partial_writes(f"{RUNS}/{name}")
         for record in records:
@@ -59,13 +61,6 @@ def _require_readable(store: Store, records: Iterable[RunRecord]) -> None:
         raise EnvironmentFailure(problem, advice="restore runs/ from a backup, or delete it")
     for problem, advice in find_gaps(store, records):
         raise EnvironmentFailure(f"gc: {problem}; nothing was removed", advice=advice)
-
-
-def _require_no_running(records: Iterable[RunRecord]) -> None:
-    for record in records:
-        if record.status == "running":
-            problem = f"gc: run {record.run} of {record.who} is in progress; nothing was removed"
-            raise EnvironmentFailure(problem, advice="try later")
 
 
 def _plan(store: Store, records: list[RunRecord], keep: int) -> Plan:

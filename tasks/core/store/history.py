@@ -100,8 +100,7 @@ def find_artifact(store: Store, run: str, artifact: str) -> ArtifactRef:
 def payload_path(store: Store, run: str, artifact: str) -> Path:
     """The checked table of a run's artifact, or its only file, or the folder of its files."""
     ref = find_artifact(store, run, artifact)
-    folder, manifest = store.open(ref), store.manifest(ref.name, ref.version)
-    names = list(manifest.files) if manifest else []
+    folder, names = store.open(ref), list(store.manifest_of(ref).files)
     if (table := f"{artifact}.parquet") in names:
         return folder / table
     return folder / names[0] if len(names) == 1 else folder

@@ -1,12 +1,12 @@
 """Opening a store: create it, check its format, remove what killed processes left."""
 
-import json
 import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, JsonValue
 
 from tasks.core.config import is_bucket
 from tasks.core.errors import InputError
@@ -14,13 +14,17 @@ from tasks.core.runtime import files
 from tasks.core.runtime.logs import logger
 from tasks.core.store.bucket import Bucket
 from tasks.core.store.folder import Folder
-from tasks.core.store.storage import CURRENT, LOG, ROOT_FILES, Storage
+from tasks.core.store.storage import CURRENT, LOG, ROOT_FILES, Storage, parse_json
 from tasks.core.store.store import Store
 
 FORMAT = 1
 DESCRIPTION = "store.json"
 WORK_KEPT_S = 30 * 24 * 3600
 OTHER_STORE = "give another one by --store"
+
+
+class _Description(BaseModel):
+    format: JsonValue
 
 
 class NoStore(InputError):
@@ -69,22 +73,18 @@ def _check_format(storage: Storage) -> None:
     """Write the store's format into a new store, or check it."""
     storage.remove_partial_writes(DESCRIPTION)
     storage.compare_and_swap(DESCRIPTION, None, files.pretty_json({"format": FORMAT}))
-    text = (storage.read(DESCRIPTION) or b"").decode(errors="replace")
-    try:
-        version = json.loads(text)["format"]
-    except (ValueError, TypeError, KeyError, IndexError):
-        version = text[:40]
-    if version != FORMAT:
+    description = parse_json(_Description, storage.read(DESCRIPTION))
+    if description is None or description.format != FORMAT:
         raise InputError(
             f"store {storage.location}",
             expected=f"format {FORMAT}",
-            got=repr(version),
+            got=str(description.format if description else f"an unreadable {DESCRIPTION}"),
             advice="use the cifar-flow that created it",
         )
 
 
 def _remove_leftovers(store: Store) -> None:
-    """Remove staging folders of killed builds, and work folders that no build continued for weeks."""
+    """Remove staging folders of killed processes, and work folders that no build continued for weeks."""
     oldest = time.time() - WORK_KEPT_S
     work = [folder for folder in (store.storage.local / "unfinished").glob("*") if folder.stat().st_mtime < oldest]
     for folder in [*sorted((store.storage.local / "staging").glob("*")), *work]:

@@ -39,10 +39,7 @@ def append_entry(store: Store, entry: LogEntry) -> None:
 
 def last_promotion(store: Store) -> LogEntry | None:
     """The entry that made the current run current; None if there is none, or if an unreadable line is newer."""
-    for entry in reversed(_lines(store)):
-        if entry is None or entry.action != "refuse":
-            return entry
-    return None
+    return next((entry for entry in reversed(_lines(store)) if entry is None or entry.action != "refuse"), None)
 
 
 def has_promotion(store: Store) -> bool:

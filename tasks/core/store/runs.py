@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,35 +37,27 @@ class Score(FrozenModel):
 
 
 class RunRecord(BaseModel):
-    """One run.
-
-    Attributes:
-        status: `killed` if its process ended without recording why.
-        locks: The folder on its machine where it holds its lock.
-        promotion: The verdict of the promotion gate; `keep` if its results are those of the current run already.
-        verdict: The same as a sentence with the reason.
-        collected: When `cifar gc` removed its artifacts.
-    """
+    """One run."""
 
     model_config = ConfigDict(extra="forbid")
 
     run: str
-    status: Status = "running"
+    status: Status = "running"  # `killed` if its process ended without recording why
     started: str
     finished: str | None = None
     who: str
-    locks: str | None = None
+    locks: str | None = None  # the folder on its machine where it holds its lock
     settings: dict[str, JsonValue]
     artifacts: dict[str, ArtifactRef] = {}
     dataset: Identity | None = None
     score: Score | None = None
-    promotion: Promotion | None = None
-    verdict: str | None = None
+    promotion: Promotion | None = None  # by the promotion gate; `keep` if its results are those of the current run
+    verdict: str | None = None  # the same as a sentence with the reason
     error: str | None = None
     git: dict[str, str | bool] | None
     versions: dict[str, str]
     facts: dict[str, JsonValue] = {}
-    collected: str | None = None
+    collected: str | None = None  # when `cifar gc` removed its artifacts
 
     @model_validator(mode="after")
     def _read_promotion_from_verdict(self) -> Self:
@@ -161,13 +153,11 @@ def _is_lock_visible(store: Store, record: RunRecord) -> bool:
 
 
 def _is_locked(path: Path) -> bool:
-    if path.exists():
-        try:
-            with FileLock(path).acquire(timeout=0):
-                pass
-        except Timeout:
-            return True
-    return False
+    try:
+        with FileLock(path, timeout=0) if path.exists() else nullcontext():
+            return False
+    except Timeout:
+        return True
 
 
 def run_ids(store: Store) -> list[str]:

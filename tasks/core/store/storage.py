@@ -1,12 +1,10 @@
 """Where a store's bytes are: the interface of a folder and of a bucket."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -45,15 +43,13 @@ def manifest_name(name: str, version: str) -> str:
     return f"{name}/{version}/{MANIFEST}"
 
 
-@dataclass(frozen=True)
-class Storage(ABC):
+class Storage(Protocol):
     """Named objects at a folder or URL, each complete or absent; names have slashes, as in `runs/20261124-….json`."""
 
     location: str
     is_shared: ClassVar[bool]  # whether machines whose locks are not visible here may write to it
 
     @property
-    @abstractmethod
     def local(self) -> Path:
         """The folder on this machine for locks, staging, checkpoints, partial downloads and copies."""
 
@@ -62,7 +58,6 @@ class Storage(ABC):
         for folder in ("locks", "staging"):
             (self.local / folder).mkdir(parents=True, exist_ok=True)
 
-    @abstractmethod
     def read(self, name: str) -> bytes | None:
         """An object's content; None if there is no such object."""
 
@@ -70,15 +65,12 @@ class Storage(ABC):
         """The content of the objects that exist."""
         return {name: content for name in names if (content := self.read(name)) is not None}
 
-    @abstractmethod
     def write(self, name: str, content: bytes) -> None:
         """Create or replace an object."""
 
-    @abstractmethod
     def put_file(self, name: str, source: Path) -> None:
         """Create or replace an object by a file's content."""
 
-    @abstractmethod
     def compare_and_swap(self, name: str, before: bytes | None, after: bytes) -> bool:
         """Replace an object only if its content is still `before`, where None means absent; whether it was replaced."""
 
@@ -93,19 +85,15 @@ class Storage(ABC):
     def _visible(self, folder: str, kind: str) -> list[str]:
         return sorted(name for name, each in self._children(folder) if each == kind and not name.startswith("."))
 
-    @abstractmethod
     def _children(self, folder: str) -> Iterator[tuple[str, str]]:
         """Everything directly in a folder, with its kind: `file`, `directory` or another."""
 
-    @abstractmethod
     def partial_writes(self, folder: str) -> list[str]:
         """The objects in a folder that are being written, or were when their process was killed."""
 
-    @abstractmethod
     def remove_partial_writes(self, name: str) -> None:
         """Remove what killed processes left of an object; the caller ensures that nobody is writing it."""
 
-    @abstractmethod
     def find_damage(
         self, folder: str, expected: Mapping[str, FileFacts], *, rehash: bool = False
     ) -> Iterator[tuple[str, str]]:
@@ -114,30 +102,25 @@ class Storage(ABC):
         `rehash` reads every byte again; otherwise a file that did not change since the last check is not read.
         """
 
-    @abstractmethod
     def local_folder(self, folder: str) -> Path:
         """The folder on this machine that holds the files after `find_damage` found none of them damaged."""
 
-    @abstractmethod
     def versions(self, name: str) -> list[str]:
         """The versions of an artifact, including those with an unreadable manifest."""
+        return self.folders(name)
 
-    @abstractmethod
     def payload_folder(self, manifest: Manifest) -> str:
         """The folder of a version's payload."""
+        return f"{manifest.name}/{manifest.version}"
 
-    @abstractmethod
     def publish(self, manifest: Manifest, content: bytes, staging: Path) -> bool:
         """Create a version from the files in `staging`, manifest last; False if another machine created it first."""
 
-    @abstractmethod
     def quarantine(self, name: str, label: str) -> None:
         """Move an object or a folder, if it exists, to the quarantine."""
 
-    @abstractmethod
     def delete(self, folder: str) -> None:
         """Remove a folder; nothing in it counts as a version from the first step on."""
 
-    @abstractmethod
     def bytes_in(self, folder: str) -> int:
         """The size of everything in a folder."""

@@ -124,9 +124,8 @@ class Store(StoreReader):
             for path in sorted(staging.iterdir())
         }
         sha256 = content_digest({name: facts.sha256 for name, facts in payload.items()})
-        present = set(
-            self.versions(build.key.name)
-        )  # before the next line: a version that appears later is no leftover
+        # Listed before the next line: a version that appears later is no leftover.
+        present = set(self.versions(build.key.name))
         if self.storage.is_shared and (theirs := self._published_elsewhere(build.key, newest, damaged)):
             return _use_theirs(build, theirs)
         if damaged and sha256 == damaged.sha256 and self._restore_files(damaged, staging):

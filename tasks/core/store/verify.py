@@ -61,7 +61,8 @@ class _Verification:
         for name, version in versions:
             if name == RAW:
                 yield f"{name}/{version}", self._check_version(name, version)
-        yield "promotions", self._check_promotions()
+        gaps = find_gaps(self.store, self.records)
+        yield "promotions", (Finding(wrong=problem, advice=advice) for problem, advice in gaps)
         yield "current run", self._check_current()
 
     def _check_version(self, name: str, version: str) -> Iterator[Finding]:
@@ -103,10 +104,6 @@ class _Verification:
         if ref.name == RAW and record.artifacts.get(DATASET) in self.intact:
             return Finding(wrong=lost, advice=NOT_NEEDED, known=True)
         return Finding(wrong=lost, advice=RUN_AGAIN)
-
-    def _check_promotions(self) -> Iterator[Finding]:
-        for problem, advice in find_gaps(self.store, self.records):
-            yield Finding(wrong=problem, advice=advice)
 
     def _check_current(self) -> Iterator[Finding]:
         try:

@@ -38,14 +38,10 @@ def draw(indices: Tensor, choices: int, *seeds: int) -> Tensor:
 
 def _mix(numbers: Tensor) -> Tensor:
     """A step of SplitMix64 on int64, which wraps around; masks make the shifts unsigned."""
-    numbers = numbers + _signed(0x9E3779B97F4A7C15)
-    numbers = (numbers ^ (numbers >> 30 & (1 << 34) - 1)) * _signed(0xBF58476D1CE4E5B9)
-    numbers = (numbers ^ (numbers >> 27 & (1 << 37) - 1)) * _signed(0x94D049BB133111EB)
+    numbers = numbers + (0x9E3779B97F4A7C15 - 2**64)
+    numbers = (numbers ^ (numbers >> 30 & (1 << 34) - 1)) * (0xBF58476D1CE4E5B9 - 2**64)
+    numbers = (numbers ^ (numbers >> 27 & (1 << 37) - 1)) * (0x94D049BB133111EB - 2**64)
     return numbers ^ (numbers >> 31 & (1 << 33) - 1)
-
-
-def _signed(bits: int) -> int:
-    return bits - (1 << 64) if bits >> 63 else bits
 
 
 def flip_images(images_nchw: Tensor, is_flipped: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import ctypes
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -24,24 +24,17 @@ TOO_SMALL_FOR_BATCH_NORM = "Expected more than 1 value per channel when training
 @contextmanager
 def training_backend(recipe: Recipe, hardware: Hardware) -> Iterator[None]:
     """Set PyTorch up for a training in this block; afterwards its settings are as before."""
-    is_custom = recipe.model not in BUILT_IN_MODELS
+    # With several processes a step may also fail because another process has ended.
+    only_within = STEPS if hardware.count == 1 else recipe.model.partition(":")[0]
+    network_errors = model_errors(recipe.model, "a network that trains without errors", only_within=only_within)
     with (
-        custom_network_errors(recipe.model, is_alone=hardware.count == 1) if is_custom else nullcontext(),
+        nullcontext() if recipe.model in BUILT_IN_MODELS else network_errors,
         training_errors(hardware, recipe.batch_size),
         backend_settings(hardware, recipe.batch_size),
         float32_precision(recipe.precision),
         malloc_tuning(),
     ):
         yield
-
-
-def custom_network_errors(model: str, *, is_alone: bool) -> AbstractContextManager[None]:
-    """Turn errors of a custom network into one line: those in its code, or of one process also those in a step.
-
-    With several processes a step may also fail because another process has ended.
-    """
-    only_within = STEPS if is_alone else model.partition(":")[0]
-    return model_errors(model, "a network that trains without errors", only_within=only_within)
 
 
 @contextmanager

@@ -10,12 +10,9 @@ from typing import Any
 import torch
 
 from tasks.core.runtime import files
+from tasks.core.runtime.logs import logger
 
 DIGEST_BYTES = 32
-
-
-class DamagedCheckpoint(Exception):
-    """A checkpoint does not have the digest of the bytes that were saved."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Checkpoint:
         files.write_bytes(self._path, hashlib.sha256(payload).digest() + payload)
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """The state saved last; None if there is none. Raises DamagedCheckpoint if its digest is wrong."""
+        """The state saved last; None if there is none or the file is damaged."""
         files.remove_leftovers(self._path)
         try:
             content = self._path.read_bytes()
@@ -45,6 +42,7 @@ class Checkpoint:
             return None
         digest, payload = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
         if hashlib.sha256(payload).digest() != digest:
-            raise DamagedCheckpoint(f"checkpoint {self._path} is damaged")
+            logger.info(f"train: checkpoint {self._path} is damaged; starting from the beginning")
+            return None
         state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
         return state

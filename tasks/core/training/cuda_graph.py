@@ -26,24 +26,17 @@ class CudaGraphStep:
     def __call__(self, batch: Tensor, labels: Tensor, images: int) -> Tensor:
         self._count += 1
         if self._count <= WARM_UP_STEPS:
-            return self._run_eagerly(batch, labels, images)
+            current = torch.cuda.current_stream(batch.device)
+            self._stream.wait_stream(current)
+            with torch.cuda.stream(self._stream):  # of the later recording, as PyTorch requires
+                result = self._step(batch, labels, images)
+            current.wait_stream(self._stream)
+            return result
         if self._count == WARM_UP_STEPS + 1:
-            self._record(batch, labels, images)
+            self._batch, self._labels = torch.empty_like(batch), torch.empty_like(labels)
+            with torch.cuda.graph(self._graph, stream=self._stream):
+                self._result = self._step(self._batch, self._labels, images)
         self._batch.copy_(batch)
         self._labels.copy_(labels)
         self._graph.replay()
         return self._result.clone()
-
-    def _run_eagerly(self, batch: Tensor, labels: Tensor, images: int) -> Tensor:
-        """Run a step on the stream of the later recording, as PyTorch requires."""
-        current = torch.cuda.current_stream(batch.device)
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            result = self._step(batch, labels, images)
-        current.wait_stream(self._stream)
-        return result
-
-    def _record(self, batch: Tensor, labels: Tensor, images: int) -> None:
-        self._batch, self._labels = torch.empty_like(batch), torch.empty_like(labels)
-        with torch.cuda.graph(self._graph, stream=self._stream):
-            self._result = self._step(self._batch, self._labels, images)

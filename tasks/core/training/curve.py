@@ -15,20 +15,13 @@ TRAINING = make_schema(
         ("learning_rate", pa.float64(), "the learning rate of the step"),
         ("running_accuracy", pa.float64(), "share of training images predicted correctly since the previous row"),
         ("validation_loss", pa.float64(), "cross-entropy on the held-out images, at the end of an epoch"),
-        (
-            "validation_accuracy",
-            pa.float64(),
-            "share of held-out images predicted correctly, at the end of an epoch",
-        ),
+        ("validation_accuracy", pa.float64(), "share of held-out images predicted correctly, at the end of an epoch"),
     ]
 )
 
 
 class TrainingPoint(NamedTuple):
-    """A point of the learning curve, after `step` steps of all epochs; accuracies are in [0, 1].
-
-    Running values are over the steps since the previous point; validation values are those of held-out images.
-    """
+    """A row of TRAINING; accuracies are in [0, 1]."""
 
     step: int
     epoch: int

@@ -1,7 +1,7 @@
 """Training images and held-out images, as bytes on the device."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,13 +32,6 @@ class Images:
     def inputs(self, start: int, stop: int) -> Tensor:
         """Normalized images, float32 [N, 3, 32, 32]."""
         return normalize_images(self.images[start:stop], self.normalization)
-
-
-class LossAndAccuracy(NamedTuple):
-    """Mean loss, and accuracy in [0, 1]."""
-
-    loss: float
-    accuracy: float
 
 
 def training_images(dataset: Dataset, held_out: int, device: torch.device) -> tuple[Images, Images]:
@@ -80,8 +73,8 @@ def stratified_mask(labels: NDArray[np.uint8], count: int) -> NDArray[np.bool_]:
     return is_held_out
 
 
-def measure(network: nn.Module, images: Images) -> LossAndAccuracy:
-    """Loss and accuracy of a network, in evaluation mode for the time being."""
+def measure(network: nn.Module, images: Images) -> tuple[float, float]:
+    """Mean loss, and accuracy in [0, 1], of a network in evaluation mode."""
     loss, hits = 0.0, 0
     with eval_mode(network):
         for start in range(0, len(images), BATCH_SIZE):
@@ -89,4 +82,4 @@ def measure(network: nn.Module, images: Images) -> LossAndAccuracy:
             logits = network(images.inputs(start, start + BATCH_SIZE))
             loss += cross_entropy(logits, labels, reduction="sum").item()
             hits += int((logits.argmax(dim=1) == labels).sum())
-    return LossAndAccuracy(loss / len(images), hits / len(images))
+    return loss / len(images), hits / len(images)

@@ -5,10 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from tasks.core.runtime.logs import logger
-from tasks.core.training.checkpoint import Checkpoint, DamagedCheckpoint
+from tasks.core.training.checkpoint import Checkpoint
 
 CHECKPOINT_EVERY_S = 8.0
 FRESH_CHECKPOINT_S = 1.0  # the end of an epoch does not replace a checkpoint this young
@@ -41,16 +38,6 @@ class Monitor:
     checkpoint: Checkpoint | None = None
     _saved_at: float = field(default_factory=time.monotonic)
     _shown_at: float = 0.0
-
-    def saved_state(self, device: torch.device) -> dict[str, Any] | None:
-        """The state in the checkpoint; None if there is no checkpoint or it is damaged."""
-        if self.checkpoint is None:
-            return None
-        try:
-            return self.checkpoint.load(device)
-        except DamagedCheckpoint as error:
-            logger.info(f"train: {error}; starting from the beginning")
-            return None
 
     def show_progress(self, progress: Callable[[], Progress], *, at_end: bool) -> None:
         """Call the progress callback every half second and at the end: computing progress makes a GPU wait."""

@@ -48,19 +48,15 @@ class Muon(torch.optim.Optimizer):
     def _directions(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
         gradients: list[Any] = [each.grad for each in parameters]
         decayed = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
-        momenta = [self._momentum(each) for each in parameters]
+        for each in parameters:
+            if "momentum_buffer" not in self.state[each]:
+                self.state[each]["momentum_buffer"] = torch.zeros_like(each)
+        momenta = [self.state[each]["momentum_buffer"] for each in parameters]
         torch._foreach_mul_(momenta, group["momentum"])
         torch._foreach_add_(momenta, decayed)
         if not group["nesterov"]:
             return [momentum.clone() for momentum in momenta]
         return list(torch._foreach_add(decayed, momenta, alpha=group["momentum"]))
-
-    def _momentum(self, parameter: Tensor) -> Tensor:
-        state = self.state[parameter]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        momentum: Tensor = state["momentum_buffer"]
-        return momentum
 
     def _orthogonalized(self, directions: Sequence[Tensor]) -> list[Tensor]:
         """Each direction orthogonalized; neighbours of the same shape in one batch."""

@@ -25,24 +25,24 @@ def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer
     if not trained:
         raise InputError(f"model {recipe.model}", expected="weights that training changes", got="none")
     device = trained[0].device
+    optimizer: torch.optim.Optimizer
     in_graph = supports_cuda_graph(recipe, device)
-    optimizer = _muon(trained, recipe) if recipe.optimizer == "muon" else _sgd(network, recipe, fused=in_graph)
+    if recipe.optimizer == "muon":
+        optimizer = _muon(trained, recipe)
+    else:
+        optimizer = torch.optim.SGD(
+            network.parameters(),
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay,
+            fused=in_graph,
+        )
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
         if in_graph:
             group["lr"] = torch.tensor(group["lr"], device=device)
     return optimizer
-
-
-def _sgd(network: nn.Module, recipe: Recipe, *, fused: bool) -> torch.optim.Optimizer:
-    return torch.optim.SGD(
-        network.parameters(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay,
-        fused=fused,
-    )
 
 
 def _muon(trained: Sequence[Tensor], recipe: Recipe) -> torch.optim.Optimizer:

@@ -1,8 +1,8 @@
 """Training steps: by autograd for any network, by hand-written gradients for the tutorial's."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,51 +19,9 @@ from tasks.core.training.distributed.process_group import ProcessGroup
 from tasks.core.training.manual_step import ManualTrainer
 
 BeforeStep = Callable[[int], None]  # takes the number of the step, from 0
-
-
-class Steps(Protocol):
-    """Takes the steps of a chunk of images, one a batch."""
-
-    def take(self, inputs_nchw: Tensor, targets: Tensor, first_step: int) -> Tensor:
-        """The loss and the number of correct predictions of each step, float32 [steps, 2] on the device."""
-
-
-@dataclass(frozen=True)
-class AutogradStep:
-    """Forward, backward and optimizer step, on this rank's part of a batch."""
-
-    network: nn.Module
-    model: str
-    optimizer: torch.optim.Optimizer
-    dtype: torch.dtype
-    layout: torch.memory_format
-    label_smoothing: float
-    processes: ProcessGroup
-
-    def __call__(self, batch: Tensor, labels: Tensor, images: int) -> Tensor:
-        """This rank's part of the mean loss over all `images` of the batch, and of the correct predictions."""
-        self.optimizer.zero_grad()
-        with torch.autocast(batch.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            output = self.network(batch.contiguous(memory_format=self.layout))
-        logits = self._check_logits(output, len(batch)).float()
-        weight = float(self.processes.has_images(images))
-        part = weight * cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="sum") / images
-        (part * self.processes.count).backward()  # gradients are averaged over the processes
-        self.optimizer.step()
-        with torch.no_grad():
-            hits = weight * (logits.argmax(dim=1) == labels).sum()
-            return torch.stack([part.detach(), hits])
-
-    def _check_logits(self, output: object, images: int) -> Tensor:
-        """The output if it is logits: `build_network` has checked this in evaluation mode only."""
-        if isinstance(output, Tensor) and output.dim() == 2 and len(output) == images:
-            return output
-        raise InputError(
-            f"model {self.model}",
-            expected=f"logits [{images}, classes] in training mode too",
-            got=str(list(output.shape) if isinstance(output, Tensor) else type(output).__name__),
-            advice="return only logits in both modes",
-        )
+# Takes one step a batch on images [N, 3, 32, 32] with targets [N] and the number of the first step; returns the loss
+# and the number of correct predictions of each step, float32 [steps, 2] on the device.
+Steps = Callable[[Tensor, Tensor, int], Tensor]
 
 
 class AutogradSteps:
@@ -77,31 +35,55 @@ class AutogradSteps:
         before_step: BeforeStep,
         processes: ProcessGroup,
     ) -> None:
-        self._batch_size, self._before_step, self._processes = recipe.batch_size, before_step, processes
+        self._optimizer, self._recipe, self._before_step, self._processes = optimizer, recipe, before_step, processes
         device = next(network.parameters()).device
-        dtype, layout = precision_for(device, recipe.precision), layout_for(device, recipe.precision)
-        network.to(memory_format=layout)
-        if layout == torch.channels_last:
+        self._dtype, self._layout = precision_for(device, recipe.precision), layout_for(device, recipe.precision)
+        network.to(memory_format=self._layout)
+        if self._layout == torch.channels_last:
             _check_channels_last(network, recipe.model)
         wrapped = processes.wrap_distributed(network)
-        step = AutogradStep(wrapped, recipe.model, optimizer, dtype, layout, recipe.label_smoothing, processes)
-        self._step: Step = step
-        self._whole_step: Step = step
+        self._step: Step = partial(self._train, wrapped)
+        self._whole_step: Step = self._step
         if is_compiled(Hardware(device, processes.count), recipe.compile):
             compiled: Any = torch.compile(wrapped, dynamic=False)
-            self._whole_step = replace(step, network=compiled)
+            self._whole_step = partial(self._train, compiled)
         if supports_cuda_graph(recipe, device) and processes.count == 1:
             self._whole_step = CudaGraphStep(self._whole_step, device)
 
-    def take(self, inputs_nchw: Tensor, targets: Tensor, first_step: int) -> Tensor:
-        size = self._batch_size
+    def __call__(self, inputs_nchw: Tensor, targets: Tensor, first_step: int) -> Tensor:
+        size = self._recipe.batch_size
         results = []
         batches = zip(inputs_nchw.split(size), targets.split(size), strict=True)
         for step, (batch, labels) in enumerate(batches, start=first_step):
             self._before_step(step)
-            take = self._whole_step if len(batch) == size else self._step
-            results.append(take(self._processes.shard(batch), self._processes.shard(labels), len(batch)))
+            train = self._whole_step if len(batch) == size else self._step
+            results.append(train(self._processes.shard(batch), self._processes.shard(labels), len(batch)))
         return self._processes.sum(torch.stack(results))
+
+    def _train(self, network: nn.Module, batch: Tensor, labels: Tensor, images: int) -> Tensor:
+        """This rank's part of the mean loss over all `images` of the batch, and of the correct predictions."""
+        self._optimizer.zero_grad()
+        with torch.autocast(batch.device.type, self._dtype, enabled=self._dtype != torch.float32):
+            output = network(batch.contiguous(memory_format=self._layout))
+        logits = self._check_logits(output, len(batch)).float()
+        weight, smoothing = float(self._processes.has_images(images)), self._recipe.label_smoothing
+        part = weight * cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum") / images
+        (part * self._processes.count).backward()  # gradients are averaged over the processes
+        self._optimizer.step()
+        with torch.no_grad():
+            hits = weight * (logits.argmax(dim=1) == labels).sum()
+            return torch.stack([part.detach(), hits])
+
+    def _check_logits(self, output: object, images: int) -> Tensor:
+        """The output if it is logits: `build_network` has checked this in evaluation mode only."""
+        if isinstance(output, Tensor) and output.dim() == 2 and len(output) == images:
+            return output
+        raise InputError(
+            f"model {self._recipe.model}",
+            expected=f"logits [{images}, classes] in training mode too",
+            got=str(list(output.shape) if isinstance(output, Tensor) else type(output).__name__),
+            advice="return only logits in both modes",
+        )
 
 
 def _check_channels_last(network: nn.Module, model: str) -> None:
@@ -123,17 +105,6 @@ def _check_channels_last(network: nn.Module, model: str) -> None:
         ) from None
 
 
-class ManualSteps:
-    """The tutorial's steps without autograd, about twice as fast; the learning rate is constant."""
-
-    def __init__(self, trainer: ManualTrainer, before_step: BeforeStep) -> None:
-        self._trainer, self._before_step = trainer, before_step
-
-    def take(self, inputs_nchw: Tensor, targets: Tensor, first_step: int) -> Tensor:
-        self._before_step(first_step)
-        return self._trainer.train_chunk(inputs_nchw, targets)
-
-
 def select_steps(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -141,20 +112,19 @@ def select_steps(
     before_step: BeforeStep,
     processes: ProcessGroup,
 ) -> Steps:
-    """The fastest steps for a recipe and a network on its device."""
+    """The fastest steps for a recipe and a network on its device: by hand-written gradients twice as fast."""
+    device = next(network.parameters()).device
+    extras = recipe.nesterov or recipe.weight_decay or recipe.label_smoothing or recipe.schedule != "constant"
     if (
         recipe.model == RECIPES["tutorial"].model  # a subclass may compute something else
         and isinstance(network, Net)
         and isinstance(optimizer, torch.optim.SGD)
         and recipe.batch_size <= TINY_BATCH
         and processes.count == 1
-        and _supports_manual_steps(recipe, next(network.parameters()).device)
+        and device.type == "cpu"
+        and precision_for(device, recipe.precision) == torch.float32
+        and not extras
     ):
-        return ManualSteps(ManualTrainer(network, optimizer, recipe.batch_size), before_step)
+        trainer = ManualTrainer(network, optimizer, recipe.batch_size)
+        return lambda inputs_nchw, targets, _: trainer.train_chunk(inputs_nchw, targets)
     return AutogradSteps(network, optimizer, recipe, before_step, processes)
-
-
-def _supports_manual_steps(recipe: Recipe, device: torch.device) -> bool:
-    """Whether a step is float32 on a CPU, with plain cross-entropy and SGD with momentum."""
-    extras = recipe.nesterov or recipe.weight_decay or recipe.label_smoothing or recipe.schedule != "constant"
-    return device.type == "cpu" and precision_for(device, recipe.precision) == torch.float32 and not extras

@@ -5,7 +5,7 @@ random state, the position in the epoch, and the results of the steps since the 
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, isfinite
@@ -23,7 +23,7 @@ from tasks.core.runtime.logs import logger
 from tasks.core.runtime.seeding import get_random_state, set_random_state
 from tasks.core.training.augmentation import augment
 from tasks.core.training.curve import TrainingPoint
-from tasks.core.training.data import Images, LossAndAccuracy, measure
+from tasks.core.training.data import Images, measure
 from tasks.core.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from tasks.core.training.monitor import Monitor, Progress
 from tasks.core.training.optimizers import build_optimizer, rate_factor, set_learning_rate
@@ -76,14 +76,15 @@ class Trainer:
 
     def run(self, monitor: Monitor) -> list[TrainingPoint]:
         """Take all steps, or those after the checkpoint if there is one."""
-        if state := monitor.saved_state(self.device):
+        if monitor.checkpoint and (state := monitor.checkpoint.load(self.device)):
             self.restore(state)
-            logger.info(f"train: resuming from {self._describe_position()}")
+            step = f"{self._step_of_epoch(self.epoch, self.step):,} of {self.steps_per_epoch:,}"
+            logger.info(f"train: resuming from epoch {self.epoch}, step {step}")
         elif isinstance(self.network, NeedsPreparation):
             self.network.prepare_on_training_images(self.images.inputs(0, IMAGES_TO_PREPARE))
-        steps = select_steps(self.network, self.optimizer, self.recipe, self._before_step, self.processes)
+        take_steps = select_steps(self.network, self.optimizer, self.recipe, self._before_step, self.processes)
         for order in self._remaining_orders():
-            self._train_epoch(order, steps, monitor)
+            self._train_epoch(order, take_steps, monitor)
             self.epoch, self.images_done = self.epoch + 1, 0
         self._add_pending_point()
         return self.curve
@@ -91,9 +92,10 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Everything that `restore` needs, except MPS's own random state."""
         self._add_pending_point()
+        network = self.network.state_dict()
         return {
-            "network": self.network.state_dict(),
-            "unsaved_buffers": self._unsaved_buffers(),
+            "network": network,
+            "unsaved_buffers": {name: each for name, each in self.network.named_buffers() if name not in network},
             "optimizer": self.optimizer.state_dict(),
             "random": get_random_state(self.device),
             "position": (self.epoch, self.images_done, self.step),
@@ -113,14 +115,6 @@ class Trainer:
         self.results = [state["results"]]
         self.curve = [TrainingPoint(*point) for point in state["curve"]]
 
-    def _unsaved_buffers(self) -> dict[str, Tensor]:
-        """The buffers that a network leaves out of its `state_dict`."""
-        saved = self.network.state_dict()
-        return {name: buffer for name, buffer in self.network.named_buffers() if name not in saved}
-
-    def _describe_position(self) -> str:
-        return f"epoch {self.epoch}, step {self._step_of_epoch(self.epoch, self.step):,} of {self.steps_per_epoch:,}"
-
     def _step_of_epoch(self, epoch: int, step: int) -> int:
         return step - (epoch - 1) * self.steps_per_epoch
 
@@ -133,7 +127,7 @@ class Trainer:
             if epoch >= self.epoch:
                 yield order[: steps_left * self.recipe.batch_size].to(self.device)
 
-    def _train_epoch(self, order: Tensor, steps: Steps, monitor: Monitor) -> None:
+    def _train_epoch(self, order: Tensor, take_steps: Steps, monitor: Monitor) -> None:
         batch_size = self.recipe.batch_size
         images_per_point = max(1, IMAGES_PER_POINT // batch_size) * batch_size
         self.network.train()
@@ -141,7 +135,7 @@ class Trainer:
             started = time.monotonic()
             next_point = min((self.images_done // images_per_point + 1) * images_per_point, len(order))
             stop = min(self.images_done + self.steps_per_chunk * batch_size, next_point)
-            self._train_chunk(order[self.images_done : stop], steps)
+            self._train_chunk(order[self.images_done : stop], take_steps)
             at_epoch_end = stop == len(order)
             if stop == next_point:
                 point_images = stop - (stop - 1) // images_per_point * images_per_point
@@ -151,11 +145,11 @@ class Trainer:
                 monitor.save_if_due(self.state, at_epoch_end=at_epoch_end)
                 monitor.show_progress(self._progress, at_end=self.step == self.total_steps)
 
-    def _train_chunk(self, order: Tensor, steps: Steps) -> None:
+    def _train_chunk(self, order: Tensor, take_steps: Steps) -> None:
         """Train on the images with these indices."""
         augmented = augment(self.images.images[order], order, self.epoch, self.recipe, self.seed)
         inputs = normalize_images(augmented, self.images.normalization)
-        self.chunk_results = steps.take(inputs, self.images.labels[order], self.step)
+        self.chunk_results = take_steps(inputs, self.images.labels[order], self.step)
         self.chunk_images = len(order)
         self._add_pending_point()
         self.results.append(self.chunk_results)
@@ -190,7 +184,7 @@ class Trainer:
         On a GPU the point is added once the next steps are launched: reading its numbers earlier would idle the GPU.
         """
         results, self.results = torch.cat(self.results), []
-        held_out = measure(self.network, self.held_out) if at_epoch_end and len(self.held_out) else None
+        held_out = measure(self.network, self.held_out) if at_epoch_end and len(self.held_out) else ()
         self.pending_point = partial(self._add_point, results, images, self.epoch, self.step, held_out)
         if self.device.type == "cpu":
             self._add_pending_point()
@@ -200,7 +194,7 @@ class Trainer:
         if add_point:
             add_point()
 
-    def _add_point(self, results: Tensor, images: int, epoch: int, step: int, held_out: LossAndAccuracy | None) -> None:
+    def _add_point(self, results: Tensor, images: int, epoch: int, step: int, held_out: Sequence[float]) -> None:
         step_of_epoch = self._step_of_epoch(epoch, step)
         losses, hits = results.cpu().double().unbind(1)
         loss, accuracy = losses.mean().item(), hits.sum().item() / images
@@ -212,10 +206,10 @@ class Trainer:
             raise InputError("training", expected="a finite loss", got=got, advice=advice)
         line = f"[{epoch}, {step_of_epoch:5d}] loss: {loss:.3f}"
         if held_out:
-            line += f", held-out loss: {held_out.loss:.3f}, held-out accuracy: {held_out.accuracy:.1%}"
+            line += f", held-out loss: {held_out[0]:.3f}, held-out accuracy: {held_out[1]:.1%}"
         logger.info(line)
         rate = self.optimizer.param_groups[0]["initial_lr"] * rate_factor(self.recipe, step - 1, self.total_steps)
-        self.curve.append(TrainingPoint(step, epoch, loss, rate, accuracy, *(held_out or ())))
+        self.curve.append(TrainingPoint(step, epoch, loss, rate, accuracy, *held_out))
 
     def _before_step(self, step: int) -> None:
         self.processes.seed_rank(self.seed, step)

@@ -314,7 +314,7 @@ def test_a_deletion_killed_at_any_step_leaves_all_or_nothing(folder: FolderPlace
     for root in kill_at_every_step(DELETE, folder.root, tmp_path / "killed"):
         open_store(root)
         found.append(FolderPlace(root).versions("x"))
-        assert list((root / ".work" / "trash").iterdir()) == []
+        assert list((root / ".work" / "staging").iterdir()) == []
 
     assert found[0] == before
     assert found[-1] == {}

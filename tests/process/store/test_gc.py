@@ -283,7 +283,7 @@ def test_a_dry_run_reports_the_same_and_changes_nothing(place: Place, finished: 
     freed = {name: content for name, content in before.items() if name not in place.names()}
     assert plan.bytes == sum(garbage.bytes for garbage in plan.versions) == sum(map(len, freed.values()))
     assert {"/".join(name.split("/")[:2]) for name in freed} == {f"{g.name}/{g.version}" for g in plan.versions}
-    assert list((place.open().storage.local / "trash").glob("*")) == []
+    assert list((place.open().storage.local / "staging").glob("*")) == []
 
 
 @BUCKET_IN_SOAK
@@ -344,5 +344,5 @@ def test_a_collection_killed_at_any_step_is_completed_by_the_next(
         assert not any(place.all(f"{garbage.name}/{garbage.version}/") for garbage in expected.versions)
         assert all(whole(place.open(), run) for run in (promoted, newest))
         assert [row.collected for row in history(place.open())] == [False, True, False]
-        assert list((root / ".work" / "trash").glob("*")) == []
+        assert list((root / ".work" / "staging").glob("*")) == []
         assert list(root.rglob(".*.*.*")) == []  # what was half written

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.core.errors import InputError
-from tasks.core.inference.image_files import absolute_name, as_text, check_images, find_images, printable
+from tasks.core.inference.image_files import absolute_name, as_text, find_images, printable
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_no_images_at_all_is_an_error(tmp_path: Path) -> None:
 def test_a_name_without_images_is_logged_once(photos: Path, tmp_path: Path, log: list[str]) -> None:
     (tmp_path / "empty").mkdir()
     names = [str(tmp_path / "empty"), str(photos)]
-    check_images(names)  # as the command line does before the flow
+    find_images(names, log_empty=False)  # as the command line does before the flow
     assert len(find_images(names)) == 5
     assert log == [f"predict: no PNG, JPEG or WebP files in {tmp_path / 'empty'}"]
 

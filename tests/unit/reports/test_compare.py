@@ -20,7 +20,7 @@ from tasks.core.evaluation.paired import IncomparableRuns, PairedOutcome, compar
 from tasks.core.reports.charts import difference_chart, reliability_comparison
 from tasks.core.reports.compare import formatting
 from tasks.core.reports.compare.flips import MAX_IMAGES, find_flips
-from tasks.core.reports.compare.page import differences_table, write_comparison
+from tasks.core.reports.compare.page import write_comparison
 from tasks.core.reports.compare.provenance_diff import find_differences
 from tasks.core.reports.compare.runs import ComparedRun, load_runs, runs_on_same_images
 from tasks.core.reports.compare.summary import Summary, comparison_verdict, summarize
@@ -169,25 +169,25 @@ def test_differences_include_the_environment_of_the_evaluation(pair: list[Compar
 
 def test_flips_are_sorted_by_the_confidence_of_the_second_run(store: Store, pair: list[ComparedRun]) -> None:
     one, two = pair[0].predictions, pair[1].predictions
-    flips = find_flips(load_dataset(store.open(pair[0].dataset)), ("A", "B"), one, two)
+    flips = find_flips(load_dataset(store.open(pair[0].dataset)), one, two)
 
     for flipped, right, wrong in ((flips.fixed, two, one), (flips.broken, one, two)):
         expected = right["index"][right["correct"].astype(bool) & ~wrong["correct"].astype(bool)]
-        assert {flip.index for flip in flipped} == set(expected) != set()
+        assert {flip.answers[0]["index"] for flip in flipped} == set(expected) != set()
         assert len(flipped) == len(expected) <= MAX_IMAGES
-        confidences = [flip.answers[1].confidence for flip in flipped]
+        confidences = [flip.answers[1]["confidence"] for flip in flipped]
         assert confidences == sorted(confidences, reverse=True)
     for flip in (*flips.fixed, *flips.broken):
         for answer, table in zip(flip.answers, (one, two), strict=True):
-            row = table.iloc[flip.index]
-            assert (flip.label, answer.predicted) == (row["label"], row["predicted"])
-            assert answer.correct == (flip.label == answer.predicted)
+            row = table.iloc[answer["index"]]
+            assert (answer["label"], answer["predicted"]) == (row["label"], row["predicted"])
+            assert answer["correct"] == (answer["label"] == answer["predicted"])
 
 
 def test_flips_are_limited_and_have_unique_positions(store: Store, pair: list[ComparedRun]) -> None:
     many = np.resize(np.arange(100), 7_000)
     one, two = (run.predictions.iloc[many].reset_index(drop=True) for run in pair)
-    flips = find_flips(load_dataset(store.open(pair[0].dataset)), ("A", "B"), one, two)
+    flips = find_flips(load_dataset(store.open(pair[0].dataset)), one, two)
     total = len(flips.fixed) + len(flips.broken)
 
     assert len(flips.fixed) == len(flips.broken) == MAX_IMAGES
@@ -260,7 +260,7 @@ def test_page_ids_are_unique_and_references_to_them_exist(
 def test_charts_are_xml_with_a_label(pair: list[ComparedRun]) -> None:
     summary = summarize(pair)
     for drawing in (
-        difference_chart(differences_table(summary.changes[0].comparison)),
+        difference_chart(summary.changes[0].comparison),
         reliability_comparison({run.letter: run.calibration for run in pair}),
     ):
         svg = ElementTree.fromstring(drawing)
@@ -271,7 +271,7 @@ def test_charts_are_xml_with_a_label(pair: list[ComparedRun]) -> None:
 
 def test_difference_chart_has_values_overall_and_by_class(pair: list[ComparedRun]) -> None:
     comparison = summarize(pair).changes[0].comparison
-    svg = ElementTree.fromstring(difference_chart(differences_table(comparison)))
+    svg = ElementTree.fromstring(difference_chart(comparison))
     texts = [text.text for text in svg.iter("{http://www.w3.org/2000/svg}text")]
 
     for name, each in (("all", comparison), *((each.class_name, each) for each in comparison.per_class)):

@@ -253,11 +253,12 @@ def test_gallery_samples_every_cell_of_the_confusion_matrix(
     dataset = make_dataset(test_images=300)
     predictions = make_predictions(dataset, wrong_every=50)
     shown = gallery.make_gallery(dataset, predictions)
-    pairs = {(image.label, image.predicted) for image in shown.images}
+    pairs = {(image["label"], image["predicted"]) for image in shown.images}
 
     assert pairs == {*zip(predictions["label"], predictions["predicted"], strict=True)}
-    assert {image.index for image in shown.first} == {0, 1, 2, 3}
-    assert {image.index for image in shown.first + shown.mistakes + shown.unsure} <= {i.index for i in shown.images}
+    assert {image["index"] for image in shown.first} == {0, 1, 2, 3}
+    featured = {image["index"] for image in shown.first + shown.mistakes + shown.unsure}
+    assert featured <= {image["index"] for image in shown.images}
     assert len(shown.images) < 50
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.core.training.checkpoint import Checkpoint, DamagedCheckpoint
-from tasks.core.training.monitor import Monitor
+from tasks.core.training.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
 
@@ -29,7 +28,5 @@ def test_a_damaged_checkpoint_is_not_resumed_from(tmp_path: Path, damage: str, l
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes({"a flipped bit": bytes(content), "a lost end": content[:-1], "nothing left": b""}[damage])
-    with pytest.raises(DamagedCheckpoint):
-        checkpoint.load(CPU)
-    assert Monitor(checkpoint=checkpoint).saved_state(CPU) is None
+    assert checkpoint.load(CPU) is None
     assert log == [f"train: checkpoint {path} is damaged; starting from the beginning"]

@@ -51,8 +51,8 @@ def test_each_class_keeps_an_image_to_train_on() -> None:
 def test_measuring_uses_batches_and_restores_the_mode() -> None:
     images, _ = training_images(tiny_dataset(train=1_100), 0, CPU)
     network = init_network(RECIPES["tutorial"].model, len(CLASSES), seed=1).train()
-    measured = measure(network, images)
+    loss, accuracy = measure(network, images)
     logits = network(images.inputs(0, 1_100))
     assert network.training
-    assert measured.loss == pytest.approx(torch.nn.functional.cross_entropy(logits, images.labels).item(), rel=1e-5)
-    assert round(measured.accuracy * 1_100) == int((logits.argmax(dim=1) == images.labels).sum())
+    assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, images.labels).item(), rel=1e-5)
+    assert round(accuracy * 1_100) == int((logits.argmax(dim=1) == images.labels).sum())

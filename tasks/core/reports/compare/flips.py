@@ -1,7 +1,8 @@
 """The images that exactly one of two runs gets right."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,49 +13,34 @@ from tasks.core.reports.sprites import SpriteSheet, sprite_sheet
 
 MAX_IMAGES = 60
 UNFOLDED_IMAGES = 12
-
-
-class Answer(NamedTuple):
-    """The prediction of one run for an image."""
-
-    letter: str
-    predicted: str
-    confidence: float
-    correct: bool
+COLUMNS = ["index", "label", "predicted", "confidence", "correct"]
 
 
 @dataclass(frozen=True)
 class Flip:
-    """One test image, its position on the sprite sheet, and both predictions."""
+    """One test image, its position on the sprite sheet, and the prediction of each run as a record of COLUMNS."""
 
-    index: int
     position: int
-    label: str
-    answers: tuple[Answer, ...]
+    answers: tuple[dict[Hashable, Any], ...]
 
 
 @dataclass(frozen=True)
 class Flips:
-    """The flipped images: at most `MAX_IMAGES` that the second run fixed, and as many that it broke."""
+    """At most `MAX_IMAGES` images that the second run fixed, and as many that it broke; its most confident first."""
 
     fixed: list[Flip]
     broken: list[Flip]
     sheet: SpriteSheet
 
 
-def find_flips(dataset: Dataset, letters: tuple[str, str], first: pd.DataFrame, second: pd.DataFrame) -> Flips:
-    """Find the flipped images, the most confident predictions of the second run first; ties are in test set order.
-
-    Args:
-        letters: The names of the two runs.
-        first, second: Their predictions for the same images in the same order.
-    """
+def find_flips(dataset: Dataset, first: pd.DataFrame, second: pd.DataFrame) -> Flips:
+    """Compare two runs' predictions for the same images in the same order; ties are in test set order."""
     confidence = second["confidence"].to_numpy()
     fixed = _flipped_rows(right=second, wrong=first, confidence=confidence)
     broken = _flipped_rows(right=first, wrong=second, confidence=confidence)
-    tables = dict(zip(letters, (first, second), strict=True))
     rows = [*fixed, *broken]
-    flips = [_flip(row, position, tables) for position, row in enumerate(rows)]
+    answers = (table.iloc[rows][COLUMNS].to_dict("records") for table in (first, second))
+    flips = [Flip(position, pair) for position, pair in enumerate(zip(*answers, strict=True))]
     images = copy_images(dataset.test_images, first["index"].to_numpy()[rows])
     return Flips(fixed=flips[: len(fixed)], broken=flips[len(fixed) :], sheet=sprite_sheet(images))
 
@@ -64,12 +50,3 @@ def _flipped_rows(right: pd.DataFrame, wrong: pd.DataFrame, confidence: NDArray[
     order = np.argsort(-confidence[rows], kind="stable")
     most_confident: list[int] = rows[order][:MAX_IMAGES].tolist()
     return most_confident
-
-
-def _flip(row: int, position: int, tables: dict[str, pd.DataFrame]) -> Flip:
-    answers = []
-    for letter, table in tables.items():
-        answer = table.iloc[row]
-        answers.append(Answer(letter, str(answer["predicted"]), float(answer["confidence"]), bool(answer["correct"])))
-    image = next(iter(tables.values())).iloc[row]
-    return Flip(index=int(image["index"]), position=position, label=str(image["label"]), answers=tuple(answers))

@@ -1,6 +1,6 @@
 """The texts of a comparison: the same on the page, in Prefect's UI and in the log."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 
 from tasks.core.evaluation.intervals import Difference, Estimate
@@ -65,19 +65,19 @@ def markdown(summary: Summary) -> str:
     return "\n\n".join(escape(part, quote=False) for part in parts)
 
 
-def _markdown_row(run: RunFacts, change: Change | None) -> tuple[str, ...]:
-    outcome = change.comparison if change else None
-    return (
-        f"{run.letter}: `{run.run}`",
-        percent(run.scores["accuracy"].value),
-        signed(100 * outcome.difference.value) if outcome else "",
-        points_interval(outcome.difference) if outcome else "",
-        f"{outcome.mcnemar_p:.2g}" if outcome else "",
-        f"{outcome.fixed:,}" if outcome else "",
-        f"{outcome.broken:,}" if outcome else "",
-        score("log_loss", run.scores["log_loss"]),
-        score("expected_calibration_error", run.scores["expected_calibration_error"]),
-    )
+def _markdown_row(run: RunFacts, change: Change | None) -> Sequence[str]:
+    scores = [score(name, run.scores[name]) for name in ("accuracy", "log_loss", "expected_calibration_error")]
+    change_cells = [""] * 5
+    if change:
+        outcome = change.comparison
+        change_cells = [
+            signed(100 * outcome.difference.value),
+            points_interval(outcome.difference),
+            f"{outcome.mcnemar_p:.2g}",
+            f"{outcome.fixed:,}",
+            f"{outcome.broken:,}",
+        ]
+    return [f"{run.letter}: `{run.run}`", scores[0], *change_cells, *scores[1:]]
 
 
 def changed_classes(classes: tuple[ClassComparison, ...]) -> list[ClassComparison]:

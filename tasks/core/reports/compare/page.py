@@ -1,14 +1,10 @@
 """Writes a comparison as a self-contained page, with its numbers as JSON next to it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from tasks.core.data.dataset import load_dataset
-from tasks.core.evaluation.paired import Comparison
 from tasks.core.reports import html
 from tasks.core.reports.charts import difference_chart, reliability_comparison
 from tasks.core.reports.compare import formatting
@@ -39,13 +35,7 @@ def _pair(store: Store, summary: Summary, first: ComparedRun, second: ComparedRu
     """The images and charts that only the page of two runs has."""
     dataset = load_dataset(store.open(first.dataset))
     return {
-        "flips": find_flips(dataset, (first.letter, second.letter), first.predictions, second.predictions),
-        "difference_chart": difference_chart(differences_table(summary.changes[0].comparison)),
+        "flips": find_flips(dataset, first.predictions, second.predictions),
+        "difference_chart": difference_chart(summary.changes[0].comparison),
         "reliability_chart": reliability_comparison({run.letter: run.calibration for run in (first, second)}),
     }
-
-
-def differences_table(comparison: Comparison) -> pd.DataFrame:
-    """The differences in accuracy: over all images, then class by class."""
-    rows = [("all", comparison.difference), *((each.class_name, each.difference) for each in comparison.per_class)]
-    return pd.DataFrame([{"name": name, **asdict(difference)} for name, difference in rows])

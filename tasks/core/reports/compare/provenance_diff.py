@@ -29,36 +29,34 @@ class Differences(FrozenModel):
 
 def find_differences(runs: Sequence[ComparedRun]) -> Differences:
     """Find the differences in training, then those in the environment and code of the evaluation."""
-    training_keys = [run.weights_manifest.key for run in runs]
-    evaluation_keys = [run.predictions_manifest.key for run in runs]
-    training = list(_differing_settings(training_keys, "setting", "input", "environment"))
-    evaluation = (each for each in _differing_settings(evaluation_keys, "environment") if each not in training)
+    training = list(_differing_ingredients([run.weights_manifest.key for run in runs]))
+    evaluation = list(_differing_ingredients([run.predictions_manifest.key for run in runs]))
+    settings = [
+        Setting(name=name, values=values)
+        for wanted in ("setting", "input", "environment")
+        for kind, name, values in training
+        if kind == wanted
+    ]
+    settings += [
+        Setting(name=f"evaluate.{name}", values=values)
+        for kind, name, values in evaluation
+        if kind == "environment" and (kind, name, values) not in training
+    ]
     return Differences(
-        settings=(*training, *(Setting(name=f"evaluate.{each.name}", values=each.values) for each in evaluation)),
-        code=tuple(dict.fromkeys([*_differing_code(training_keys), *_differing_code(evaluation_keys)])),
+        settings=tuple(settings),
+        code=tuple(dict.fromkeys(name for kind, name, _ in (*training, *evaluation) if kind == "code")),
         same_weights=len({run.weights_manifest.sha256 for run in runs}) == 1,
     )
 
 
-def _differing_settings(keys: Sequence[Key], *kinds: str) -> Iterator[Setting]:
-    """Kind by kind: what the user chose comes first."""
-    for wanted in kinds:
-        for kind, name, values in _differing_ingredients(keys):
-            if kind == wanted:
-                short = [
-                    value[:DIGEST_DIGITS] if kind == "input" and isinstance(value, str) else value for value in values
-                ]
-                yield Setting(name=name, values=tuple(short))
-
-
-def _differing_code(keys: Sequence[Key]) -> Iterator[str]:
-    return (name for kind, name, _ in _differing_ingredients(keys) if kind == "code")
-
-
-def _differing_ingredients(keys: Sequence[Key]) -> Iterator[tuple[str, str, list[JsonValue]]]:
-    """The kind, name and values of each ingredient that is not the same in all keys."""
+def _differing_ingredients(keys: Sequence[Key]) -> Iterator[tuple[str, str, tuple[JsonValue, ...]]]:
+    """The kind, name and values of each ingredient that is not the same in all keys; digests are shortened."""
     runs = [ingredients(key) for key in keys]
     for kind, name in dict.fromkeys(ingredient for run in runs for ingredient in run):
         values = [run.get((kind, name)) for run in runs]
         if len({canonical_json(value) for value in values}) > 1:
-            yield kind, name, values
+            yield (
+                kind,
+                name,
+                tuple(str(value)[:DIGEST_DIGITS] if kind == "input" and value else value for value in values),
+            )

@@ -40,11 +40,7 @@ class ComparedRun:
 
 
 def runs_on_same_images(store: Store, names: Sequence[str]) -> list[RunRecord]:
-    """Return the records of runs that have the same images.
-
-    Raises:
-        IncomparableRuns: The images of a run are not those of the first run.
-    """
+    """Return the records of runs; raise IncomparableRuns if their images are not those of the first run."""
     if not 2 <= len(names) <= MAX_RUNS:
         raise InputError("compare", expected=f"2 to {MAX_RUNS} runs", got=str(len(names)), advice="see `cifar history`")
     first, *others = (find_run(store, name) for name in names)

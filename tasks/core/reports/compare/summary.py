@@ -58,7 +58,16 @@ def summarize(runs: Sequence[ComparedRun]) -> Summary:
         dataset=first.identity,
         generated_images=first.identity.is_generated,
         images=len(first.predictions),
-        runs=tuple(_run_facts(run) for run in runs),
+        runs=tuple(
+            RunFacts(
+                letter=run.letter,
+                run=run.run,
+                weights=str(run.weights_manifest.ref),
+                predictions=str(run.predictions_manifest.ref),
+                scores=dict(run.scores),
+            )
+            for run in runs
+        ),
         changes=tuple(_change(first, other) for other in others),
         differences=find_differences(runs),
     )
@@ -71,16 +80,6 @@ def comparison_verdict(comparison: PairedOutcome) -> Verdict:
     if comparison.difference.low > 0:
         return "better"
     return "worse" if comparison.difference.high < 0 else "undecided"
-
-
-def _run_facts(run: ComparedRun) -> RunFacts:
-    return RunFacts(
-        letter=run.letter,
-        run=run.run,
-        weights=str(run.weights_manifest.ref),
-        predictions=str(run.predictions_manifest.ref),
-        scores=dict(run.scores),
-    )
 
 
 def _change(first: ComparedRun, other: ComparedRun) -> Change:

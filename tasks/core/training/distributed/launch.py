@@ -96,19 +96,18 @@ def _running_workers(count: int) -> Iterator[list[Worker]]:
 def start_worker(name: str) -> Worker:
     """Start a worker that waits for its job."""
     loopback = next(interface for _, interface in socket.if_nameindex() if interface.startswith("lo"))
-    defaults = {
+    environment = {
         "GLOO_SOCKET_IFNAME": loopback,  # closed to other machines
         "NCCL_SOCKET_IFNAME": loopback,
         "TORCH_CPP_LOG_LEVEL": "ERROR",  # its warnings advise what a user cannot set
+        **os.environ,
     }
     channel, workers_end = Pipe()
     with workers_end:
         descriptor = workers_end.fileno()
         command = [sys.executable, "-c", WORKER, str(descriptor), name, *sys.path]
         # In a session of its own, so that Ctrl-C reaches the parent only.
-        process = subprocess.Popen(
-            command, pass_fds=[descriptor], env={**defaults, **os.environ}, start_new_session=True
-        )
+        process = subprocess.Popen(command, pass_fds=[descriptor], env=environment, start_new_session=True)
     return Worker(name, process, channel)
 
 

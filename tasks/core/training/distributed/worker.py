@@ -40,10 +40,6 @@ class ParentConnection:
         except (EOFError, OSError):
             os._exit(1)
 
-    def wait_for_end(self) -> None:
-        """Exit as soon as the parent is gone; it sends nothing but the job."""
-        self.receive()
-
 
 def main(file_descriptor: int, name: str) -> None:
     """Do the job that the parent sends, a function of the connection, and report how it ended."""
@@ -51,7 +47,8 @@ def main(file_descriptor: int, name: str) -> None:
         signal.signal(number, signal.SIG_IGN)  # the parent gets these too, and kills its workers
     parent = ParentConnection(file_descriptor)
     job = parent.receive()
-    threading.Thread(target=parent.wait_for_end, daemon=True).start()
+    # The parent sends nothing else: this returns only when the parent is gone.
+    threading.Thread(target=parent.receive, daemon=True).start()
     ended = Ended()
     try:
         job(parent)
