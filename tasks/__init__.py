@@ -10,7 +10,10 @@ __all__ = ["Run", "Store", "open_store"]
 
 
 def open_store(location: Path | str | None = None) -> "Store":
-    """Open a store; without a location, that of CIFAR_FLOW_STORE or the project's artifacts folder."""
+    """Open a store in a folder or at `s3://bucket/prefix`; InputError if there is none.
+
+    Without a location it is that of CIFAR_FLOW_STORE, or the project's artifacts folder.
+    """
     from tasks.core.api import open_store  # imports pandas, which importing a task does not need
 
     return open_store(location)

@@ -1,43 +1,48 @@
 """Progress on a terminal and as an artifact in Prefect's UI."""
 
-from collections.abc import Callable, Iterator
+import contextvars
+from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
-from uuid import UUID
+from threading import Event, Thread
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from tasks.core.runtime.logs import logger
-from tasks.core.runtime.progress import BarCallback, background_updates, progress_bar
+from tasks.core.runtime.progress import BarCallback, progress_bar
 
 UPDATE_EVERY_S = 3.0  # an update takes about 10 ms
+LAST_UPDATE_TIMEOUT_S = 0.5
 
 
 @contextmanager
 def progress(key: str) -> Iterator[BarCallback]:
-    """A callback that shows progress on a terminal and in Prefect's UI."""
-    with progress_artifact(key) as update_artifact, progress_bar() as update_bar:
+    """A callback that shows progress; a thread updates the UI, because a lost server would block for a minute."""
+    newest, is_over = deque[float](maxlen=1), Event()
+    context = contextvars.copy_context()  # Prefect keeps the current run in it
+    thread = Thread(target=context.run, args=[_update_artifact, key, newest, is_over], daemon=True)
+    with progress_bar() as update_bar:
 
         def show(done: int, total: int, text: str = "") -> None:
             update_bar(done, total, text)
-            update_artifact(done, total)
+            newest.append(100 * done / total)
 
-        yield show
+        thread.start()
+        try:
+            yield show
+        finally:
+            is_over.set()
+            thread.join(LAST_UPDATE_TIMEOUT_S)
 
 
-@contextmanager
-def progress_artifact(key: str) -> Iterator[Callable[[int, int], None]]:
-    """A callback that updates a progress artifact, in a thread: a lost server would block for a minute."""
-    artifact: UUID | None = None
-
-    def show(percent: float) -> None:
-        nonlocal artifact
-        if artifact is None:
-            artifact = UUID(str(create_progress_artifact(percent, key=key, description=key.capitalize())))
-        else:
-            update_progress_artifact(artifact, percent)
-
-    def give_up(error: Exception) -> None:
+def _update_artifact(key: str, newest: deque[float], is_over: Event) -> None:
+    artifact, is_last = None, False
+    try:
+        while not is_last:
+            is_last = is_over.wait(UPDATE_EVERY_S)
+            if newest and artifact:
+                update_progress_artifact(artifact, newest.pop())  # type: ignore[arg-type]
+            elif newest:
+                artifact = create_progress_artifact(newest.pop(), key=key, description=key.capitalize())
+    except Exception as error:  # noqa: BLE001 - whatever Prefect's client raises
         logger.warning(f"Prefect's UI no longer shows the progress of {key}: {error}")
-
-    with background_updates(show, give_up, UPDATE_EVERY_S) as update:
-        yield lambda done, total: update(100 * done / total)

@@ -30,8 +30,9 @@ PREFECT = {"prefect_home", "prefect_url"}
 # What a shell runs in its background ignores Ctrl-C, and so would the processes that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# There are more processes than cores: torch's threads leave theirs to others while they wait, rather than spin.
+# There are more processes than cores, so each computes in one thread, and idle threads do not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

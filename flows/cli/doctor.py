@@ -128,7 +128,6 @@ def _check_store(location: str) -> Iterator[Check]:
 
 
 def _check_prefect() -> Iterator[Check]:
-    """Check the server, and that the runs of deployments find this project and a worker."""
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowFilter, FlowFilterName
@@ -168,7 +167,6 @@ def _check_prefect() -> Iterator[Check]:
 
 
 def _check_deployment(name: str, pull_steps: list[dict[str, Any]]) -> Check:
-    """Check that the folder of a deployment exists, for a worker on this machine."""
     folders = [step["directory"] for steps in pull_steps for step in steps.values() if "directory" in step]
     missing = [folder for folder in folders if not os.path.isdir(folder)]  # noqa: PTH112 - text from a server
     if missing:

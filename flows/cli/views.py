@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from flows.cli.printing import format_time, plural, print_facts, print_table
 from tasks.core.data.identity import NOT_CIFAR10
 from tasks.core.evaluation.intervals import Estimate, wilson_interval
+from tasks.core.pipeline import STAGES
 from tasks.core.recipes import Recipe
 from tasks.core.store import Store
 from tasks.core.store.current import read_current
@@ -60,7 +61,7 @@ def print_run(record: RunRecord) -> None:
         "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
         "collected": f"{format_time(record.collected)}; its artifacts may be gone" if record.collected else None,
     }
-    print_facts(facts | {name: str(ref) for name, ref in record.artifacts.items()})
+    print_facts(facts | {name: str(record.artifacts[name]) for name in STAGES if name in record.artifacts})
 
 
 def print_version(lineage: Lineage) -> None:
@@ -69,6 +70,7 @@ def print_version(lineage: Lineage) -> None:
     print_facts(
         {
             "version": str(manifest.ref),
+            "stage": STAGES[manifest.name].label if manifest.name in STAGES else None,
             "sha256": manifest.sha256,
             "built": f"{format_time(made.at)}, in {made.seconds:.1f} s, on {made.host}",
             "device": made.device,
@@ -185,7 +187,6 @@ def _score(score: Score) -> str:
 
 
 def _percent(estimate: Estimate) -> tuple[str, str]:
-    """The cells of a value and its interval."""
     assert estimate.low is not None
     assert estimate.high is not None
     return f"{100 * estimate.value:6.2f}%", f"{100 * estimate.low:5.2f} to {100 * estimate.high:5.2f}"

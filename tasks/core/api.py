@@ -1,6 +1,6 @@
 """The public Python API: `from tasks import open_store`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,11 +48,8 @@ class Store:
 class Run:
     """A run's artifacts; every file is checked against its manifest before it is read."""
 
-    _core: core.Store
+    _core: core.Store = field(repr=False)
     id: str
-
-    def __repr__(self) -> str:
-        return f"Run({self.id!r})"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -130,8 +127,5 @@ class Run:
 
 
 def open_store(location: Path | str | None = None) -> Store:
-    """Open a store; without a location, that of CIFAR_FLOW_STORE or the project's artifacts folder.
-
-    `location` is a folder or an `s3://bucket/prefix` URL. InputError if there is no store.
-    """
+    """Open a folder or an `s3://bucket/prefix`; by default CIFAR_FLOW_STORE or the project's artifacts folder."""
     return Store(core.open_store(store_location(str(location) if location else None), must_exist=True))

@@ -149,7 +149,6 @@ class _RunSettings(FrozenModel):
 
 
 def _optional_field(field: FieldInfo) -> tuple[Any, Any]:
-    """Return a field of the recipe as an optional setting of a run."""
     value_type: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
     description = f"{(field.description or '').rstrip('.')}; if unset, the value of the recipe."
     return value_type | None, Field(None, description=description)
@@ -199,10 +198,7 @@ class Settings(_WithOverrides):
 
 
 def store_location(store: str | None) -> str:
-    """Return the store's location: the given one, CIFAR_FLOW_STORE, or the project's artifacts folder.
-
-    The current folder never matters.
-    """
+    """Return the store's location: the given one, CIFAR_FLOW_STORE, or the project's artifacts folder."""
     location = store or os.environ.get(STORE_VARIABLE)
     try:
         if location and not (store or is_bucket(location) or Path(location).is_absolute()):

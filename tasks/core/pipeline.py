@@ -5,7 +5,7 @@ else that its version depends on. The flow, `--explain`, `cifar show`, the repor
 Heavy modules are imported where a stage is built, so that reading the declaration stays fast.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +63,9 @@ class Step:
     def payload(self, artifact: str) -> Path:
         """The folder of an input's checked files."""
         return self.store.open(self.artifacts[artifact])
+
+    def payloads(self, artifacts: Iterable[str]) -> dict[str, Path]:
+        return {artifact: self.payload(artifact) for artifact in artifacts}
 
     @cached_property
     def report_facts(self) -> "Facts":
@@ -146,11 +149,6 @@ def _training_environment(step: Step) -> Values:
     }
 
 
-def _prediction_settings(step: Step) -> Values:
-    recipe = step.plan.training.recipe
-    return {"model": recipe.model, "test_augmentation": recipe.test_augmentation}
-
-
 def _prediction_environment(step: Step) -> Values:
     from tasks.core.evaluation.evaluate import BATCH_SIZE
     from tasks.core.runtime.device import layout_for, short_name
@@ -187,10 +185,6 @@ def _fill_weights(build_weights: Callable[..., None], folder: Path, step: Step, 
 def _fill_predictions(build_predictions: Callable[..., None], folder: Path, step: Step, key: Key) -> None:
     recipe, device = step.plan.training.recipe, step.plan.training.hardware.device
     build_predictions(folder, step.payload("dataset"), step.payload("weights"), recipe, device, key.inputs)
-
-
-def _fill_report(build_report: Callable[..., None], folder: Path, step: Step, key: Key) -> None:
-    build_report(folder, step.report_facts, {name: step.payload(name) for name in key.inputs})
 
 
 _DECLARED = (
@@ -237,7 +231,7 @@ _DECLARED = (
         needs=("dataset", "weights"),
         builder="tasks.core.evaluation.evaluate:build_predictions",
         fill=_fill_predictions,
-        settings=_prediction_settings,
+        settings=lambda step: step.plan.training.recipe.model_dump(include={"model", "test_augmentation"}),
         environment=_prediction_environment,
         libraries=("torch", "torchvision", "pyarrow"),
         code=_model_code,
@@ -255,7 +249,7 @@ _DECLARED = (
         task="report",
         needs=("dataset", "data_checks", "weights", "predictions", "per_class"),
         builder="tasks.core.reports.report:build_report",
-        fill=_fill_report,
+        fill=lambda build, folder, step, key: build(folder, step.report_facts, step.payloads(key.inputs)),
         settings=lambda step: {"facts": step.report_facts.model_dump(mode="json")},
         libraries=("matplotlib", "jinja2", "pillow", "numpy", "pandas"),
         code=_report_code,

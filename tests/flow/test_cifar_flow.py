@@ -148,7 +148,7 @@ def test_a_broken_archive_is_one_clear_line(pipeline: Pipeline, tmp_path: Path) 
     printed = pipeline.run("--source", broken, exit_code=2)
     assert "Traceback" not in printed
     [error] = [line for line in printed.splitlines() if line.startswith("error: ")]
-    assert "archive.tar.gz: expected a whole tar archive" in error
+    assert "archive.tar.gz: expected a complete tar archive" in error
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,6 @@ def test_a_configured_server_that_does_not_answer_is_one_line(pipeline: Pipeline
         url = f"http://127.0.0.1:{probe.getsockname()[1]}/api"
     lost = Pipeline(pipeline.store, pipeline.home, pipeline.cwd, environment={"PREFECT_API_URL": url})
     [line] = lost.run("--source", archive, exit_code=1).splitlines()
-    assert line.startswith(f"error: Prefect's server: expected an answer from {url}, got: ")
+    assert line.startswith(f"error: Prefect's server: expected an answer from {url}, got ")
     assert line.endswith("; start it (make ui), or unset PREFECT_API_URL")
     assert not pipeline.store.exists()

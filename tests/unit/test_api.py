@@ -188,7 +188,7 @@ def test_a_run_is_found_by_its_role_its_id_and_the_beginning_of_it(two_runs: Pat
     previous = store.run("previous")
     assert store.run(previous.id).id == previous.id != store.run("current").id
     assert previous.settings["seed"] == 1
-    assert repr(previous) == f"Run('{previous.id}')"
+    assert repr(previous) == f"Run(id='{previous.id}')"
 
 
 def test_a_runs_network_is_loaded_in_eval_mode(two_runs: Path) -> None:

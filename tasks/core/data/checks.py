@@ -12,14 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from tasks.core.data import duplicates
 from tasks.core.data.dataset import Dataset, Images, Labels, load_dataset
-from tasks.core.data.duplicates import (
-    build_duplicates_table,
-    count_test_images_in_training,
-    find_exact_pairs,
-    find_first_copies,
-    find_near_pairs,
-)
 from tasks.core.data.identity import Identity
 from tasks.core.data.near_duplicates import MIN_CORRELATION, MIN_STRUCTURE, Pairs
 from tasks.core.frozen_model import FrozenModel
@@ -84,9 +78,9 @@ class DataChecks(FrozenModel):
 def build_data_checks(folder: Path, dataset_folder: Path, inputs: Mapping[str, JsonValue]) -> None:
     """Check a dataset and write `data_checks.json` and `duplicates.parquet` to `folder`."""
     dataset = load_dataset(dataset_folder)
-    first_copies = find_first_copies(dataset)
-    exact = find_exact_pairs(first_copies)
-    near, is_complete = find_near_pairs(dataset, first_copies)
+    first_copies = duplicates.find_first_copies(dataset)
+    exact = duplicates.find_exact_pairs(first_copies)
+    near, is_complete = duplicates.find_near_pairs(dataset, first_copies)
     checks = DataChecks(
         dataset=dataset.identity,
         generated_images=dataset.identity.is_generated,
@@ -94,11 +88,11 @@ def build_data_checks(folder: Path, dataset_folder: Path, inputs: Mapping[str, J
         test=_check_split(dataset.test_images, dataset.test_labels, dataset.classes),
         exact_duplicates=PairCounts(**_count_pairs(exact, dataset)),
         near_duplicates=NearDuplicates(**_count_pairs(near, dataset), complete=is_complete),
-        test_images_in_training=count_test_images_in_training(near, first_copies, len(dataset.train_labels)),
+        test_images_in_training=duplicates.count_test_images_in_training(near, first_copies, len(dataset.train_labels)),
     )
     facts: dict[str, JsonValue] = {"artifact": "data_checks", "inputs": dict(inputs)}
     facts |= checks.model_dump(include={"dataset", "generated_images"})
-    write_table(folder / "duplicates.parquet", build_duplicates_table(exact, near, dataset), facts)
+    write_table(folder / "duplicates.parquet", duplicates.build_duplicates_table(exact, near, dataset), facts)
     (folder / "data_checks.json").write_bytes(pretty_json(checks.model_dump()))
 
 

@@ -7,20 +7,8 @@ from pathlib import Path
 
 import httpx
 
-from tasks.core.data.http_range import (
-    REQUEST_ERRORS,
-    Action,
-    MirrorError,
-    choose_action,
-    failure_reason,
-    find_unreachable,
-    host_of,
-    is_safe,
-    open_client,
-    range_headers,
-    total_bytes,
-    validator_of,
-)
+from tasks.core.data import http_range
+from tasks.core.data.http_range import MirrorError, host_of
 from tasks.core.data.partial_file import PartialFile
 from tasks.core.errors import EnvironmentFailure, InputError
 from tasks.core.runtime.files import check_free_space, disk_errors, sha256_of
@@ -63,11 +51,11 @@ def download(urls: Sequence[str], target: Path, sha256: str | None, limits: Limi
     """
     has_checksum = sha256 is not None
     for url in urls:
-        if not is_safe(url, has_checksum=has_checksum):
+        if not http_range.is_safe(url, has_checksum=has_checksum):
             got, advice = f"plain http to {host_of(url)}", "use https:// or give --sha256"
             raise InputError("source", expected="https://", got=got, advice=advice)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with open_client(limits.connect_timeout_s, limits.read_timeout_s, has_checksum=has_checksum) as client:
+    with http_range.open_client(limits.connect_timeout_s, limits.read_timeout_s, has_checksum=has_checksum) as client:
         return _Download(list(dict.fromkeys(urls)), PartialFile(target), sha256, limits, client).run()
 
 
@@ -91,14 +79,14 @@ class _Download:
 
     def run(self) -> str:
         """Try the mirrors in order; slow ones are tried again, at any speed, after the others."""
-        for url, error in find_unreachable(self.client, self.urls, self.limits.connect_timeout_s).items():
+        for url, error in http_range.find_unreachable(self.client, self.urls, self.limits.connect_timeout_s).items():
             self._record_failure(url, error)
         remaining = [url for url in self.urls if url not in self.failures]
         while remaining:
             url = remaining.pop(0)
             try:
                 return self._download_from(url, at_any_speed=url in self.failures or not remaining)
-            except REQUEST_ERRORS as error:
+            except http_range.REQUEST_ERRORS as error:
                 self._record_failure(url, error)
                 if isinstance(error, SlowMirrorError):
                     remaining.append(url)
@@ -107,7 +95,7 @@ class _Download:
     def _record_failure(self, url: str, error: Exception) -> None:
         self.failures[url] = error
         kept = format_megabytes(self.partial_file.size())
-        logger.info(f"download: {host_of(url)} failed: {failure_reason(error)}; {kept} kept")
+        logger.info(f"download: {host_of(url)} failed: {http_range.failure_reason(error)}; {kept} kept")
 
     def _download_from(self, url: str, at_any_speed: bool) -> str:
         """Download the missing bytes from one mirror, check the checksum and publish the file."""
@@ -124,12 +112,12 @@ class _Download:
             logger.info(f"download: {self.name} has a wrong checksum after resuming; starting over")
         return self._download_from(url, at_any_speed)
 
-    def _receive(self, url: str, at_any_speed: bool) -> Action:
+    def _receive(self, url: str, at_any_speed: bool) -> http_range.Action:
         """Request the missing bytes and write them, unless the action is "restart"."""
         validator = "" if self.sha256 else self.partial_file.load_validator(url)
         offset = self.partial_file.size() if self.sha256 or validator else 0
-        with self.client.stream("GET", url, headers=range_headers(offset, validator)) as response:
-            action = choose_action(response.status_code, response.headers, offset, validator)
+        with self.client.stream("GET", url, headers=http_range.range_headers(offset, validator)) as response:
+            action = http_range.choose_action(response.status_code, response.headers, offset, validator)
             if action == "fail":
                 raise MirrorError(f"answered {response.status_code} {response.reason_phrase}".rstrip())
             if action == "replace":
@@ -140,11 +128,11 @@ class _Download:
 
     def _append_body(self, url: str, response: httpx.Response, at_any_speed: bool) -> None:
         folder, offset = self.partial_file.target.parent, self.partial_file.size()
-        total = total_bytes(response.headers, offset)
+        total = http_range.total_bytes(response.headers, offset)
         if total is not None:
             check_free_space(folder, total - offset)
         # With a checksum, any mirror may have sent the bytes: no URL can vouch for them.
-        self.partial_file.save_origin(url, "" if self.sha256 else validator_of(response.headers))
+        self.partial_file.save_origin(url, "" if self.sha256 else http_range.validator_of(response.headers))
         size = format_megabytes(total) if total is not None else "unknown size"
         resuming = f", resuming at {format_megabytes(offset)}" if offset else ""
         logger.info(f"download: {self.name}, {size} from {host_of(url)}{resuming}")
@@ -168,7 +156,7 @@ class _Download:
 
     def _final_error(self) -> EnvironmentFailure | InputError:
         """The error of a download that no mirror could complete."""
-        reasons = "; ".join(f"{host_of(url)}: {failure_reason(self.failures[url])}" for url in self.urls)
+        reasons = "; ".join(f"{host_of(url)}: {http_range.failure_reason(self.failures[url])}" for url in self.urls)
         kept_bytes = self.partial_file.size()
         if self.wrong_sha256 and len(self.urls) == 1:
             expected, advice = f"sha256 {self.sha256}", "correct --sha256 or the URL"

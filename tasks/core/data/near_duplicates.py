@@ -136,7 +136,6 @@ def _filter_pairs(read: ReadImages, first: Indices, second: Indices) -> Pairs:
 
 
 def _downsample(images: NDArray[Any]) -> Floats:
-    """Sum 2×2 pixels."""
     rows = images[:, :, ::2].astype(np.float64) + images[:, :, 1::2]
     downsampled: Floats = rows[..., ::2] + rows[..., 1::2]
     return downsampled

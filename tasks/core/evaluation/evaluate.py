@@ -17,16 +17,10 @@ from torch.nn.functional import pad
 from tasks.core.config import Normalization
 from tasks.core.data.dataset import Dataset, copy_images, load_dataset, normalize_images
 from tasks.core.errors import InputError
+from tasks.core.evaluation import tables
 from tasks.core.evaluation.intervals import wilson_interval
 from tasks.core.evaluation.metrics import SCORES, ScoreAccumulator, Scores
 from tasks.core.evaluation.schemas import predictions_columns
-from tasks.core.evaluation.tables import (
-    calibration_table,
-    per_class_table,
-    predicted_classes,
-    predictions_table,
-    read_probabilities,
-)
 from tasks.core.models.weights import load_lineage, load_network
 from tasks.core.recipes import Recipe, TestAugmentation
 from tasks.core.runtime.device import float32_precision
@@ -70,7 +64,7 @@ def _predict_parts(
             if time.monotonic() - logged_at > LOG_EVERY_S:
                 logger.info(f"evaluate: {first + start + len(images):,} of {len(dataset.test_labels):,} images")
                 logged_at = time.monotonic()
-        yield predictions_table(labels, probabilities, dataset.classes, first)
+        yield tables.predictions_table(labels, probabilities, dataset.classes, first)
 
 
 @torch.inference_mode()
@@ -116,13 +110,13 @@ def build_per_class(folder: Path, predictions: Path, inputs: Mapping[str, JsonVa
     """Write `per_class.parquet`, `calibration.parquet` and `scores.json` for stored predictions to `folder`."""
     source = predictions / "predictions.parquet"
     facts = {**read_facts(source), "artifact": "per_class", "inputs": dict(inputs)}
-    classes = predicted_classes(source)
+    classes = tables.predicted_classes(source)
     accumulator = ScoreAccumulator(len(classes))
-    for labels, probabilities in read_probabilities(source, BATCH_SIZE):
+    for labels, probabilities in tables.read_probabilities(source, BATCH_SIZE):
         accumulator.add(labels, probabilities)
     scores = Scores(images=int(accumulator.confusion.sum()), scores=accumulator.scores(), facts=facts)
-    write_table(folder / "per_class.parquet", per_class_table(accumulator.confusion, classes), facts)
-    write_table(folder / "calibration.parquet", calibration_table(accumulator.bins), facts)
+    write_table(folder / "per_class.parquet", tables.per_class_table(accumulator.confusion, classes), facts)
+    write_table(folder / "calibration.parquet", tables.calibration_table(accumulator.bins), facts)
     (folder / SCORES).write_text(scores.model_dump_json(indent=1) + "\n", encoding="utf-8", newline="\n")
 
 

@@ -81,6 +81,5 @@ def _decode_batches(paths: Sequence[str], show: ShowCount) -> Iterator[tuple[lis
 def _predictions(
     pictures: Sequence[Picture], probabilities: NDArray[np.float32], classes: Sequence[str], first_index: int
 ) -> pa.Table:
-    """The columns of every `predictions.parquet`, with the path after the index."""
     paths = pa.array([as_text(picture.path) for picture in pictures], pa.string())
     return predictions_table(None, probabilities, classes, first_index).add_column(1, UNREADABLE.field("path"), paths)

@@ -101,7 +101,7 @@ def export(
 
 def _require_installed(libraries: Sequence[str]) -> None:
     if missing := [name for name in libraries if not find_spec(name)]:
-        advice = "install the extra of cifar-flow: pip install '.[export]'"
+        advice = "install the extra of cifar-flow: pip install -e '.[export]'"
         raise InputError("--format", expected=f"{', '.join(missing)} to be installed", advice=advice)
 
 

@@ -58,7 +58,6 @@ def _pixels(path: Path) -> NDArray[np.uint8]:
 
 
 def _with_8_bits(image: Image.Image) -> Image.Image:
-    """Convert to RGB, or to RGBA if the image has transparency."""
     if image.mode.startswith("I"):  # 16-bit gray: Pillow would keep the lower 8 bits
         values = np.asarray(image)
         gray = Image.fromarray((values.astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")

@@ -24,7 +24,6 @@ def model_errors(model: str, expected: str, *, only_within: str | None = None) -
 
 
 def _lines_in(error: Exception, package: str) -> list[str]:
-    """The lines of a package or module in an error's traceback, outermost first."""
     return [
         f"{frame.f_code.co_filename}, line {line}"
         for frame, line in walk_tb(error.__traceback__)

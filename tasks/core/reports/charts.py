@@ -119,7 +119,6 @@ def reliability_comparison(calibrations: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _row_axes(names: Iterable[str], values: Sequence[str]) -> tuple[Figure, Axes]:
-    """Axes with one row for each name, and its value at the right edge."""
     labels = [_truncated(name) for name in names]
     left_in = 0.15 + 0.09 * max(map(len, labels))
     figure, axes = _axes(height_in=0.85 + 0.33 * len(labels), left_in=left_in, right_in=0.75)

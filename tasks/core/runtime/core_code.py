@@ -145,7 +145,6 @@ class _Module:
 
 
 def _find_definition(symbol: Symbol) -> tuple[_Module, str]:
-    """Return the module that defines a symbol; another module may only import it."""
     module, name = _module(symbol[0]), symbol[1]
     if name in module.definitions:
         return module, name

@@ -50,7 +50,6 @@ def _resolve_import(folder: Path, name: str) -> Location:
 
 
 def _find_location(name: str) -> Location | None:
-    """Return where Python finds a top-level module, or None if it is not in a file."""
     try:
         spec = find_spec(name)
     except ValueError:  # a module that a program created at run time

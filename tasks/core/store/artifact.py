@@ -152,7 +152,6 @@ def _flatten(group: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple
 
 
 def _differences(before: Mapping[tuple[str, str], JsonValue], after: Mapping[tuple[str, str], JsonValue]) -> list[str]:
-    """One phrase for each ingredient that was removed, added or changed."""
     differences = [f"{_label(*ingredient)} removed" for ingredient in before if ingredient not in after]
     for ingredient, value in after.items():
         label = _label(*ingredient)

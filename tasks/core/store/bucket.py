@@ -146,7 +146,7 @@ class Bucket(Storage):
         try:
             import s3fs
         except ImportError:
-            advice = "install cifar-flow with its extra: pip install '.[s3]'"
+            advice = "install cifar-flow with its extra: pip install -e '.[s3]'"
             raise InputError("store: s3:// needs s3fs", advice=advice) from None
         limits = {"retries": {"total_max_attempts": 3, "mode": "standard"}, "connect_timeout": 5, "read_timeout": 20}
         connection = s3fs.S3FileSystem(use_listings_cache=False, config_kwargs=limits)
@@ -219,6 +219,5 @@ def _note_content(etag: str, sha256: str) -> bytes:
 
 
 def _error_code(error: BaseException) -> str:
-    """The code that S3 gave for an error, or an empty string."""
     response = getattr(error.__cause__ or error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))

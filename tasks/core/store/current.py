@@ -15,16 +15,10 @@ from tasks.core.data.identity import Identity
 from tasks.core.errors import EnvironmentFailure, InputError
 from tasks.core.runtime import environment, files
 from tasks.core.runtime.logs import logger
+from tasks.core.store import promotion_log
 from tasks.core.store.artifact import ArtifactRef
 from tasks.core.store.opening import open_without_repair
-from tasks.core.store.promotion_log import (
-    LogEntry,
-    append_entry,
-    has_promotion,
-    last_promotion,
-    read_log,
-    standing_runs,
-)
+from tasks.core.store.promotion_log import LogEntry
 from tasks.core.store.reader import DamagedArtifact
 from tasks.core.store.runs import RunRecord, read_record, record_name, write_record
 from tasks.core.store.storage import CURRENT, LOG, QUARANTINE, ROOT_FILES, parse_json, timestamped
@@ -53,7 +47,7 @@ class CurrentRunUnknown(EnvironmentFailure):
 def read_current(store: Store) -> Current | None:
     """The current run; None if no run was ever promoted."""
     content = store.storage.read(CURRENT)
-    if content is None and has_promotion(store):
+    if content is None and promotion_log.has_promotion(store):
         content = store.storage.read(CURRENT) or b""  # another process may have promoted the first run meanwhile
     current = parse_json(Current, content)
     if content is not None and current is None:
@@ -68,7 +62,7 @@ def read_current(store: Store) -> Current | None:
 
 def reconstruct_current(store: Store) -> Current | None:
     """The current run by the promotion log and its own record, if both are readable."""
-    entry = last_promotion(store)
+    entry = promotion_log.last_promotion(store)
     record = read_record(store, entry.run) if entry else None
     if entry and record and record.dataset and _has_root_files(record):
         return Current(**entry.model_dump(), identity=record.dataset, artifacts=record.artifacts)
@@ -93,7 +87,7 @@ def promote_run(store: Store, record: RunRecord, why: str) -> Current:
 def roll_back(store: Store, target: RunRecord, why: str) -> Current:
     """Make the previous run the current one again."""
     with promotion_lock(store):
-        before, standing = read_current(store), standing_runs(read_log(store))
+        before, standing = read_current(store), promotion_log.standing_runs(promotion_log.read_log(store))
         if before is None or [target.run, before.run] != standing[-2:]:
             problem = f"rollback to {target.run}: another run was promoted meanwhile"
             raise EnvironmentFailure(problem, advice="look at it, and try again")
@@ -130,7 +124,7 @@ def make_current(store: Store, current: Current, before: Current | None, *, advi
         EnvironmentFailure: The current run is no longer `before`, with the given advice.
     """
     if before:
-        append_entry(store, before.entry)  # a kill may have prevented it
+        promotion_log.append_entry(store, before.entry)  # a kill may have prevented it
     content = store.storage.read(CURRENT)
     is_unchanged = parse_json(Current, content) == before
     if not is_unchanged or not store.storage.compare_and_swap(CURRENT, content, _to_json(current)):
@@ -177,7 +171,6 @@ def _repair(store: Store) -> None:
 
 
 def _repair_record(store: Store, current: Current) -> None:
-    """Record the promotion in the run's own record, unless the gate has."""
     record = read_record(store, current.run)
     if record and not record.was_promoted:
         record.status, record.finished, record.error = "completed", record.finished or current.at, None
@@ -201,7 +194,7 @@ def _restore_current_json(store: Store) -> None:
 
 
 def _repair_root(store: Store, current: Current) -> None:
-    append_entry(store, current.entry)
+    promotion_log.append_entry(store, current.entry)
     _repair_root_files(store, current)
     latest = read_current(store)
     if latest and latest != current:  # another machine promoted a run meanwhile

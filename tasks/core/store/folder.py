@@ -106,7 +106,6 @@ class Folder(Storage):
 
 @contextmanager
 def _read_errors(path: Path) -> Iterator[None]:
-    """Report an unreadable file or folder on one line."""
     try:
         yield
     except OSError as error:

@@ -84,7 +84,6 @@ def _plan(store: Store, records: list[RunRecord], keep: int) -> Plan:
 
 
 def _needed_versions(store: Store, kept: Iterable[RunRecord]) -> set[tuple[str, str]]:
-    """Name and version of the artifacts of the kept runs and of the current one, with all their ancestors."""
     current = read_current(store)
     queue = [ref for record in kept for ref in record.artifacts.values()]
     queue += current.artifacts.values() if current else []

@@ -70,7 +70,6 @@ def _check_place(storage: Storage, *, must_exist: bool) -> None:
 
 
 def _check_format(storage: Storage) -> None:
-    """Write the store's format into a new store, or check it."""
     storage.remove_partial_writes(DESCRIPTION)
     storage.compare_and_swap(DESCRIPTION, None, files.pretty_json({"format": FORMAT}))
     description = parse_json(_Description, storage.read(DESCRIPTION))

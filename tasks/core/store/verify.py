@@ -78,7 +78,6 @@ class _Verification:
             yield Finding(wrong=f"{name}/{version}: {problem}", advice=advice, known=known)
 
     def _is_unneeded_archive(self, version: str) -> bool:
-        """Whether every run that used an archive has an intact dataset."""
         artifacts = [record.artifacts for record in self.records if not record.collected]
         used = [refs for refs in artifacts if RAW in refs and refs[RAW].version == version and DATASET in refs]
         return bool(used) and all(refs[DATASET] in self.intact for refs in used)

@@ -288,7 +288,6 @@ class ManualTrainer:
 
 
 def _check_supported(network: Net, optimizer: torch.optim.SGD) -> None:
-    """Raise ValueError for what the hand-written step does not compute."""
     if type(optimizer) is not torch.optim.SGD:
         raise ValueError(f"optimizer: expected torch.optim.SGD, got {type(optimizer).__name__}")
     [group, *others] = optimizer.param_groups

@@ -146,7 +146,6 @@ class Trainer:
                 monitor.show_progress(self._progress, at_end=self.step == self.total_steps)
 
     def _train_chunk(self, order: Tensor, take_steps: Steps) -> None:
-        """Train on the images with these indices."""
         augmented = augment(self.images.images[order], order, self.epoch, self.recipe, self.seed)
         inputs = normalize_images(augmented, self.images.normalization)
         self.chunk_results = take_steps(inputs, self.images.labels[order], self.step)

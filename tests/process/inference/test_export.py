@@ -343,7 +343,7 @@ def test_an_output_that_cannot_be_written_is_refused(cifar: Cifar, tmp_path: Pat
 def test_a_missing_library_is_named(cifar: Cifar, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert cifar.refused("export", "current", "--format", "onnx") == (
-        "--format: expected onnxruntime to be installed; install the extra of cifar-flow: pip install '.[export]'"
+        "--format: expected onnxruntime to be installed; install the extra of cifar-flow: pip install -e '.[export]'"
     )
 
 

@@ -9,7 +9,7 @@ import sys
 from tasks import ui_progress
 {PRINT_LOG}
 ui_progress.UPDATE_EVERY_S = 0.1
-with ui_progress.progress_artifact("training") as show:
+with ui_progress.progress("training") as show:
     show(1, 4)
     print("working", flush=True)
     sys.stdin.readline()

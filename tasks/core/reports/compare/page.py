@@ -32,7 +32,6 @@ def write_comparison(output: Path, store: Store, runs: Sequence[ComparedRun]) ->
 
 
 def _pair(store: Store, summary: Summary, first: ComparedRun, second: ComparedRun) -> dict[str, Any]:
-    """The images and charts that only the page of two runs has."""
     dataset = load_dataset(store.open(first.dataset))
     return {
         "flips": find_flips(dataset, first.predictions, second.predictions),

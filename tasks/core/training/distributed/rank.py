@@ -70,7 +70,6 @@ def train_in_worker(
 
 
 def _join_process_group(hardware: Hardware, rank: int, store_port: int) -> Hardware:
-    """Connect to all other ranks; the hardware of this one."""
     device, backend, bound_device = hardware.device, "gloo", None
     if device.type == "cuda":
         device = bound_device = torch.device("cuda", (device.index or 0) + rank)
