@@ -31,7 +31,10 @@ from tasks.core.store.verify import verify
 
 AT_ONCE = 8 if SOAK else 4  # whole pipelines
 A_MOMENT_S = 0.05
-WORK = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_concurrency as t; t.work(*sys.argv[1:])"
+WORK = (
+    f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
+    "import test_concurrency as t; t.work(*sys.argv[1:])"
+)
 
 
 def say(words: str) -> None:
