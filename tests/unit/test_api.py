@@ -73,7 +73,7 @@ def test_a_runs_two_tables_agree(store: Store) -> None:
     assert list(right.reindex(per_class["class"])) == list(per_class["correct"])
 
 
-def test_the_history_has_a_row_for_each_run_with_its_accuracy_and_times_that_pandas_knows(store: Store) -> None:
+def test_the_history_has_a_row_for_each_run_with_accuracy_and_times(store: Store) -> None:
     frame = api.Store(store).runs()
 
     assert list(frame["run"]) == [row.run for row in history_rows(store)]
@@ -109,7 +109,7 @@ def test_a_run_is_equal_to_itself(store: Store) -> None:
     assert (comparison.fixed, comparison.broken, comparison.changed_mistakes) == (0, 0, 0)
 
 
-def test_runs_on_other_images_are_not_compared_though_their_labels_are_equal(place: Place) -> None:
+def test_runs_on_other_images_are_not_compared_even_with_equal_labels(place: Place) -> None:
     mine, yours = identity_of("archive", "mine"), identity_of("archive", "yours")
     one, two = (finished_run(place.location, "one", images).record.run for images in (mine, yours))
 

@@ -270,7 +270,7 @@ def test_a_run_logs_the_same_reasons(
     assert set(reasons) <= set(log)
 
 
-def test_after_a_rollback_the_current_run_stays_with_a_report_that_is_made_once_and_then_hits(
+def test_a_run_after_a_rollback_builds_its_report_once_and_stays_current(
     place: Place, told: Callable[..., list[str]], archive: Path
 ) -> None:
     rolled_back_to = roll_back(place.open(), find_run(place.open(), "previous"), "unfair")
