@@ -4,6 +4,7 @@ With CIFAR_FLOW_SOAK=1 there are 8 whole pipelines at once, and they are also ru
 """
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -58,6 +59,7 @@ def work(root: str, word: str, diary: str, stuck_in: str = "") -> None:
         key = Key(name=name, settings={"word": word if name != "dataset" else "everyone's"})
         run.add_artifacts(run.store.get_or_create(Build(key, build)).ref)
 
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     say("ready")
     sys.stdin.readline()
     payloads = run_payloads(word, identity_of())
