@@ -16,7 +16,7 @@ run: $(INSTALLED)        ## run the pipeline; ARGS="--epochs 3" passes arguments
 test: lint               ## run all checks and the whole test suite; ARGS="-k store" passes arguments on
 	$(BIN)/python -m pytest --durations 20 $(ARGS)
 
-test-fast: $(INSTALLED)  ## run the unit tests alone, in under a minute
+test-fast: $(INSTALLED)  ## run the unit tests alone
 	$(BIN)/python -m pytest tests/unit $(ARGS)
 
 soak: $(INSTALLED)       ## run the long form of the store's tests, in a folder and in a bucket; half an hour
