@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from killing import kill, kill_at_every_step, next_line, python_process
 from places import BUCKET_IN_SOAK, FOLDER_ONLY, FolderPlace, Place, read_payload
-from tiny_artifacts import build_artifact, build_of, finished_run, refreshing
+from tiny_artifacts import build_artifact, build_of, refreshing
 
 from tasks.core.errors import EnvironmentFailure, InputError
 from tasks.core.store import ArtifactRef, Store
@@ -33,16 +33,6 @@ with recording_run(open_store(sys.argv[1]), {}, {}) as run:
     print(run.record.run, flush=True)
     sys.stdin.readline()
 """
-
-
-@pytest.fixture
-def finished(place: Place) -> Callable[..., str]:
-    """Finishes a run of the given word and policy; its id."""
-
-    def finish_run(word: str, policy: str = "auto") -> str:
-        return finished_run(place.location, word, policy=policy).record.run  # type: ignore[arg-type]
-
-    return finish_run
 
 
 def collected(place: Place, keep: int) -> Plan:

@@ -25,16 +25,6 @@ with recording_run(open_store(sys.argv[1]), {}, {}) as run:
 
 
 @pytest.fixture
-def finished(place: Place) -> Callable[..., str]:
-    """Finishes a run of the given word and policy; its id."""
-
-    def finish_run(word: str, policy: str = "auto") -> str:
-        return finished_run(place.location, word, policy=policy).record.run  # type: ignore[arg-type]
-
-    return finish_run
-
-
-@pytest.fixture
 def store(place: Place) -> Store:
     return place.open()
 
